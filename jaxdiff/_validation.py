@@ -1,0 +1,146 @@
+"""Checks of arguments: what is wrong is said at once, with the argument's name, its value and what was expected."""
+
+import difflib
+import functools
+import inspect
+import numbers
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._numerics import is_float_dtype, machine_epsilon
+from jaxdiff._types import DType, PyTree
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class PrecisionWarning(UserWarning):
+    """An input held more precision than JAX is set to keep."""
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Whether any leaf of ``tree`` is a tracer, so that its value cannot be looked at."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A ready-made ``; did you mean 'x'?`` for the known name nearest to ``name``, or nothing."""
+    matches = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def suggest_keywords(**aliases: str) -> Callable[[F], F]:
+    """Decorator: an unknown keyword is a TypeError that names the nearest known one.
+
+    Args:
+        aliases: other libraries' words for an argument, such as ``maxiter="max_steps"``.
+    """
+
+    def decorate(function: F) -> F:
+        known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_POSITIONAL]
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            for name in kwargs:
+                if name not in known:
+                    hint = f"; did you mean {aliases[name]!r}?" if name in aliases else closest(name, known)
+                    raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}{hint}")
+            return function(*args, **kwargs)
+
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
+
+
+def as_float_leaves(tree: PyTree, name: str) -> PyTree:
+    """Every leaf as a JAX array of a real floating dtype; integers are promoted to the default float.
+
+    Args:
+        tree: a pytree of numbers or arrays.
+        name: the argument's name, for the messages.
+
+    Returns:
+        The same tree with JAX arrays as leaves.
+
+    Raises:
+        TypeError: a leaf is not numeric, is boolean, or is complex.
+        ValueError: the tree has no elements.
+
+    Warns:
+        PrecisionWarning: a NumPy float64 array comes in while JAX keeps 32 bits.
+    """
+    with_none = jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
+    if any(leaf is None for leaf in with_none):
+        raise TypeError(f"{name} holds None; expected real numbers or arrays of them")
+    leaves, structure = jax.tree.flatten(tree)
+    leaves = [_as_float_array(leaf, name) for leaf in leaves]
+    if sum(leaf.size for leaf in leaves) == 0 and not any(0 in leaf.shape[:1] for leaf in leaves):
+        raise ValueError(f"{name} has no parameters; expected at least one number")
+    return structure.unflatten(leaves)
+
+
+def _as_float_array(leaf: Any, name: str) -> jax.Array:
+    if isinstance(leaf, (str, bytes)):
+        raise TypeError(f"{name} = {leaf!r} is a {type(leaf).__name__}; expected a real number or an array of them")
+    if isinstance(leaf, jax.Array):
+        dtype = leaf.dtype
+    else:
+        array = np.asarray(leaf)
+        dtype = array.dtype
+        if dtype.kind == "O":
+            raise TypeError(f"{name} holds {type(leaf).__name__} of dtype object; expected a real number or an array of them")
+        if dtype == np.float64 and isinstance(leaf, (np.ndarray, np.generic)) and not jax.config.jax_enable_x64:
+            warnings.warn(
+                f"{name} is float64 but JAX keeps 32 bits here, so float32 is used; "
+                "enable 64 bits with jax.config.update('jax_enable_x64', True), or pass float32",
+                PrecisionWarning,
+                stacklevel=4,
+            )
+    if jnp.issubdtype(dtype, jnp.bool_):
+        raise TypeError(f"{name} is boolean; expected real numbers")
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"{name} is {dtype}; expected real parameters (optimize the real and the imaginary part as two leaves)")
+    if not (jnp.issubdtype(dtype, jnp.integer) or is_float_dtype(dtype)):
+        raise TypeError(f"{name} has dtype {dtype}; expected real numbers")
+    target = leaf.dtype if isinstance(leaf, jax.Array) and is_float_dtype(dtype) else jnp.result_type(dtype, float)
+    if is_float_dtype(dtype):
+        target = jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.asarray(leaf, dtype=target)
+
+
+def check_count(value: Any, name: str, *, minimum: int = 0) -> int:
+    """An honest integer not below ``minimum``; booleans, floats and strings are refused.
+
+    Raises:
+        ValueError: naming the argument, its value and what was expected.
+    """
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or int(value) < minimum:
+        raise ValueError(f"{name} = {value!r}; expected an integer >= {minimum}")
+    return int(value)
+
+
+def check_tolerance(value: Any, name: str, dtype: DType, *, zero_disables: bool = False) -> None:
+    """A tolerance must be finite and resolvable in ``dtype``: at least its machine epsilon (or zero, where zero switches the test off).
+
+    Raises:
+        ValueError: quoting the machine epsilon of the dtype.
+        TypeError: the tolerance is not a real number.
+    """
+    if is_traced(value):
+        return
+    epsilon = machine_epsilon(dtype)
+    for leaf in jax.tree.leaves(value):
+        if isinstance(leaf, (str, bytes, bool)) or np.asarray(leaf).dtype.kind not in "fiuV":
+            raise TypeError(f"{name} = {leaf!r}; expected a real number")
+        array = np.asarray(leaf, dtype=np.float64)
+        is_fine = np.isfinite(array) & (array >= epsilon)
+        if zero_disables:
+            is_fine |= array == 0
+        if not np.all(is_fine):
+            expected = f"a finite number >= {epsilon:.3g}, the machine epsilon of {jnp.dtype(dtype).name}"
+            raise ValueError(f"{name} = {leaf!r}; expected {expected}{' (or 0 to switch this test off)' if zero_disables else ''}")
