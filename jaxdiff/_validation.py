@@ -1,15 +1,20 @@
 """Checks of arguments: what is wrong is said at once, with the argument's name, its value and what was expected."""
 
+import contextlib
 import difflib
 import functools
 import inspect
 import numbers
+import os
+import re
+import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from jaxdiff._numerics import is_float_dtype, machine_epsilon
@@ -144,3 +149,79 @@ def check_tolerance(value: Any, name: str, dtype: DType, *, zero_disables: bool 
         if not np.all(is_fine):
             expected = f"a finite number >= {epsilon:.3g}, the machine epsilon of {jnp.dtype(dtype).name}"
             raise ValueError(f"{name} = {leaf!r}; expected {expected}{' (or 0 to switch this test off)' if zero_disables else ''}")
+
+
+def check_positive(value: Any, name: str) -> None:
+    """A positive, finite real number; what is traced cannot be looked at and passes.
+
+    Raises:
+        ValueError: naming the argument and its value.
+    """
+    if value is None or is_traced(value):
+        return
+    is_number = isinstance(value, (numbers.Real, np.ndarray, jax.Array)) and not isinstance(value, bool) and np.ndim(value) == 0
+    if not (is_number and np.isfinite(float(value)) and float(value) > 0):
+        raise ValueError(f"{name} = {value!r}; expected a positive, finite number")
+
+
+def check_choice(value: Any, name: str, choices: Iterable[str]) -> None:
+    """One of a few words.
+
+    Raises:
+        ValueError: naming the argument, its value, the choices and the nearest of them.
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r}; expected one of {', '.join(map(repr, choices))}{closest(value, choices)}")
+
+
+@contextlib.contextmanager
+def explain_tracing_errors() -> Iterator[None]:
+    """Add to JAX's tracing errors where in the user's code they arose and what to write instead.
+
+    The exception, its type and its traceback stay as they are; a note is added, once, however deeply these contexts nest.
+
+    Example:
+        >>> try:
+        ...     with explain_tracing_errors():
+        ...         jax.jit(lambda x: x if x > 0 else -x)(1.0)
+        ... except jax.errors.TracerBoolConversionError as error:
+        ...     print("jnp.where" in error.__notes__[0])
+        True
+    """
+    try:
+        yield
+    except jax.errors.TracerArrayConversionError as error:
+        _add_hint(error, "NumPy was called on a traced value: use jax.numpy (jnp.sin for np.sin), which JAX can differentiate and compile")
+        raise
+    except jax.errors.TracerBoolConversionError as error:
+        _add_hint(error, "Python branched on a traced value: use jnp.where(condition, a, b), or jax.lax.cond for whole branches")
+        raise
+    except jax.errors.TracerIntegerConversionError as error:
+        _add_hint(error, "a traced value was used as a Python integer: index JAX arrays with it, or loop with jax.lax.fori_loop")
+        raise
+    except jax.errors.ConcretizationTypeError as error:
+        _add_hint(error, "a traced value was made a Python number: use jax.numpy in place of math or float(), jnp.where for branches")
+        raise
+
+
+_HINT = "jaxdiff: "
+
+
+def _add_hint(error: BaseException, hint: str) -> None:
+    if any(note.startswith(_HINT) for note in getattr(error, "__notes__", ())):
+        return
+    place = _user_frame(error)
+    error.add_note(f"{_HINT}{hint}{f' (at {place})' if place else ''}")
+
+
+def _user_frame(error: BaseException) -> str | None:
+    """``file:line`` of the innermost frame that belongs neither to JAX, nor to NumPy, nor to this package."""
+    inside = tuple(os.path.dirname(os.path.abspath(module.__file__)) + os.sep for module in (jax, jaxlib, np) if module.__file__)
+    inside += (os.path.dirname(os.path.abspath(__file__)) + os.sep,)
+    # jaxtyping's and beartype's wrappers are compiled from strings, with no file behind them.
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((*inside, "<@beartype", "<frozen"))
+    ]
+    frames = [frame for frame in frames if not re.search(r"[/\\](jaxtyping|beartype|contextlib\.py)", frame.filename)]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
