@@ -3,4 +3,28 @@
 Importing this package starts no JAX backend and sets no JAX flag.
 """
 
+from jaxdiff import derivatives as derivatives
+from jaxdiff._api import minimize as minimize
+from jaxdiff._api import minimize_batch as minimize_batch
+from jaxdiff._validation import PrecisionWarning as PrecisionWarning
 from jaxdiff._version import __version__ as __version__
+from jaxdiff.batch import BatchOptions as BatchOptions
+from jaxdiff.derivatives import Autodiff as Autodiff
+from jaxdiff.derivatives import FiniteDifference as FiniteDifference
+from jaxdiff.derivatives import Supplied as Supplied
+from jaxdiff.derivatives import derivative as derivative
+from jaxdiff.derivatives import directional_derivative as directional_derivative
+from jaxdiff.derivatives import gradient as gradient
+from jaxdiff.derivatives import hessian as hessian
+from jaxdiff.derivatives import hvp as hvp
+from jaxdiff.derivatives import jacobian as jacobian
+from jaxdiff.derivatives import partial as partial
+from jaxdiff.derivatives import value_and_gradient as value_and_gradient
+from jaxdiff.result import History as History
+from jaxdiff.result import OptimizationError as OptimizationError
+from jaxdiff.result import OptimizeResult as OptimizeResult
+from jaxdiff.result import Status as Status
+from jaxdiff.solvers import SOLVERS as SOLVERS
+from jaxdiff.solvers import FromOptax as FromOptax
+from jaxdiff.solvers import GradientDescent as GradientDescent
+from jaxdiff.solvers import Newton as Newton

@@ -69,23 +69,39 @@ def as_float_leaves(tree: PyTree, name: str) -> PyTree:
         name: the argument's name, for the messages.
 
     Returns:
-        The same tree with JAX arrays as leaves.
+        The same tree with JAX arrays as leaves; a list or tuple of plain numbers, or of equally long such lists, is one array.
 
     Raises:
         TypeError: a leaf is not numeric, is boolean, or is complex.
-        ValueError: the tree has no elements.
+        ValueError: lists of unequal lengths.
 
     Warns:
         PrecisionWarning: a NumPy float64 array comes in while JAX keeps 32 bits.
     """
-    with_none = jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
-    if any(leaf is None for leaf in with_none):
+    if any(leaf is None for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)):
         raise TypeError(f"{name} holds None; expected real numbers or arrays of them")
-    leaves, structure = jax.tree.flatten(tree)
-    leaves = [_as_float_array(leaf, name) for leaf in leaves]
-    if sum(leaf.size for leaf in leaves) == 0 and not any(0 in leaf.shape[:1] for leaf in leaves):
-        raise ValueError(f"{name} has no parameters; expected at least one number")
-    return structure.unflatten(leaves)
+    return jax.tree.map(lambda leaf: _as_float_array(leaf, name), _lists_as_arrays(tree, name))
+
+
+def _lists_as_arrays(tree: PyTree, name: str) -> PyTree:
+    """A list or tuple of plain numbers (or of such lists) is meant as an array, as in NumPy; any other container is a pytree."""
+    if not isinstance(tree, (list, tuple)) or hasattr(tree, "_fields") or not tree:
+        return tree
+    if all(isinstance(leaf, numbers.Number) and not isinstance(leaf, np.generic) for leaf in tree):
+        return _plain_array(tree)
+    rows = [row for row in tree if isinstance(row, (list, tuple)) and all(isinstance(leaf, numbers.Number) for leaf in row)]
+    if len(rows) < len(tree):
+        return tree
+    for index, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ValueError(f"{name}[{index}] has {len(row)} numbers where {name}[0] has {len(rows[0])}; expected rows of one length")
+    return _plain_array(tree)
+
+
+def _plain_array(numbers_: Any) -> Any:
+    """An array without a dtype of its own opinion: Python floats become JAX's default float."""
+    array = np.asarray(numbers_)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
 
 
 def _as_float_array(leaf: Any, name: str) -> jax.Array:
@@ -98,13 +114,7 @@ def _as_float_array(leaf: Any, name: str) -> jax.Array:
         dtype = array.dtype
         if dtype.kind == "O":
             raise TypeError(f"{name} holds {type(leaf).__name__} of dtype object; expected a real number or an array of them")
-        if dtype == np.float64 and isinstance(leaf, (np.ndarray, np.generic)) and not jax.config.jax_enable_x64:
-            warnings.warn(
-                f"{name} is float64 but JAX keeps 32 bits here, so float32 is used; "
-                "enable 64 bits with jax.config.update('jax_enable_x64', True), or pass float32",
-                PrecisionWarning,
-                stacklevel=4,
-            )
+        _warn_if_narrowed(leaf, name)
     if jnp.issubdtype(dtype, jnp.bool_):
         raise TypeError(f"{name} is boolean; expected real numbers")
     if jnp.issubdtype(dtype, jnp.complexfloating):
@@ -115,6 +125,39 @@ def _as_float_array(leaf: Any, name: str) -> jax.Array:
     if is_float_dtype(dtype):
         target = jax.dtypes.canonicalize_dtype(dtype)
     return jnp.asarray(leaf, dtype=target)
+
+
+def as_data(tree: PyTree, name: str) -> PyTree:
+    """Data as leaves that JAX takes: arrays and Python numbers stay as they are, Python numbers weakly typed.
+
+    Raises:
+        TypeError: a leaf is neither an array nor a number.
+
+    Warns:
+        PrecisionWarning: a NumPy float64 array comes in while JAX keeps 32 bits.
+    """
+
+    def check(path: Any, leaf: Any) -> Any:
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, (jax.Array, numbers.Number)) and not isinstance(leaf, np.generic):
+            return leaf
+        if not isinstance(leaf, (np.ndarray, np.generic)) or leaf.dtype.kind not in "biufcV":
+            kind = f"an array of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"
+            raise TypeError(f"{where} is {kind}; expected numbers or arrays of them (bind anything else to fun, as with functools.partial)")
+        _warn_if_narrowed(leaf, where)
+        return jnp.asarray(leaf)
+
+    return jax.tree_util.tree_map_with_path(check, tree)
+
+
+def _warn_if_narrowed(leaf: Any, name: str) -> None:
+    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype == np.float64 and not jax.config.jax_enable_x64:
+        warnings.warn(
+            f"{name} is float64 but JAX keeps 32 bits here, so float32 is used; "
+            "enable 64 bits with jax.config.update('jax_enable_x64', True), or pass float32",
+            PrecisionWarning,
+            stacklevel=2,
+        )
 
 
 def check_count(value: Any, name: str, *, minimum: int = 0) -> int:

@@ -1,0 +1,3 @@
+"""Many problems at once."""
+
+from jaxdiff.batch.engine import BatchOptions as BatchOptions

@@ -1,0 +1,173 @@
+"""The only place that steps a solver: to the end (`solve`), or by a number of steps (`advance`).
+
+A lane that has stopped is kept bit for bit as it was, whatever its neighbours still do.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff._types import LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff.linalg import max_norm, select_lanes, solve
+from jaxdiff.problem import Minimize
+from jaxdiff.result import Status, is_success
+from jaxdiff.solvers.base import Solver
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """A ring of the last recorded points, lanes last.
+
+    Attributes:
+        value: f, ``[T, lanes]``.
+        optimality: largest absolute entry of the gradient, ``[T, lanes]``.
+        step_size: the solver's step size where it has one, ``[T, lanes]``.
+        x: points, ``[T, n, lanes]``.
+    """
+
+    value: jax.Array
+    optimality: jax.Array
+    step_size: jax.Array
+    x: jax.Array
+
+
+def step_running(problem: Minimize, solver: Solver, state: Any) -> Any:
+    """One step of the lanes that run; the others stay as they are."""
+    new = solver.step(problem, state)
+    if state.status.shape[0] == 1:
+        # The loop only comes here while some lane runs; with one lane a selection would copy the state for nothing.
+        return new
+    return select_lanes(state.status == Status.RUNNING, new, state)
+
+
+def advance(problem: Minimize, solver: Solver, state: Any, num_steps: int) -> Any:
+    """A fixed number of steps; lanes that stop on the way stay as they are."""
+    return jax.lax.fori_loop(0, num_steps, lambda _, s: select_lanes(s.status == Status.RUNNING, solver.step(problem, s), s), state)
+
+
+def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any, trace_length: int = 0) -> tuple[Any, Trace | None]:
+    """Run a block of lanes until every one has stopped, or has made ``max_steps`` steps.
+
+    Args:
+        problem: bound to the data of these lanes.
+        solver: its tolerances already resolved.
+        x: starting points, ``[n, lanes]``.
+        max_steps: how many steps at most; traced.
+        trace_length: how many points to keep, the last ones; 0 keeps none.
+
+    Returns:
+        The final state, in which no lane is RUNNING, and the trace.
+    """
+    state = solver.init(problem, x)
+    trace = _empty_trace(state, trace_length)
+
+    def is_running(carry: tuple[jax.Array, Any, Any]) -> jax.Array:
+        count, state, _ = carry
+        # One more than max_steps, since the first step only evaluates the start.
+        return (count <= max_steps) & jnp.any(state.status == Status.RUNNING)
+
+    def body(carry: tuple[jax.Array, Any, Any]) -> tuple[jax.Array, Any, Any]:
+        count, state, trace = carry
+        was_running = state.status == Status.RUNNING
+        state = step_running(problem, solver, state)
+        return count + 1, state, _record(trace, state, was_running)
+
+    _, state, trace = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state, trace))
+    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
+    state = dataclasses.replace(state, status=status)
+    return state, None if trace is None else _in_order(trace, state.num_steps)
+
+
+def _empty_trace(state: Any, length: int) -> Trace | None:
+    if length == 0:
+        return None
+    lanes = state.value.shape[0]
+    missing = jnp.full((length, lanes), jnp.nan, state.value.dtype)
+    return Trace(missing, missing, missing, jnp.full((length, *state.x.shape), jnp.nan, state.x.dtype))
+
+
+def _record(trace: Trace | None, state: Any, was_running: LaneBool) -> Trace | None:
+    """Write the point of every lane that has just been stepped; each lane counts its own steps, so a stopped lane keeps its last points."""
+    if trace is None:
+        return None
+    length = trace.value.shape[0]
+    slot = state.num_steps % length
+    # A lane that was not running writes nowhere: its slot is out of range and dropped.
+    slot = jnp.where(was_running, slot, length)
+    lanes = jnp.arange(slot.shape[0])
+    step_size = getattr(state, "step_size", jnp.full_like(state.value, jnp.nan))
+    return Trace(
+        value=trace.value.at[slot, lanes].set(state.value, mode="drop"),
+        optimality=trace.optimality.at[slot, lanes].set(max_norm(state.gradient), mode="drop"),
+        step_size=trace.step_size.at[slot, lanes].set(step_size, mode="drop"),
+        x=trace.x.at[slot, :, lanes].set(state.x.T, mode="drop"),
+    )
+
+
+def _in_order(trace: Trace, num_steps: LaneInt) -> Trace:
+    """The ring unrolled, oldest point first, lane by lane."""
+    length = trace.value.shape[0]
+    oldest = jnp.where(num_steps < length, 0, (num_steps + 1) % length)
+    order = (jnp.arange(length)[:, None] + oldest) % length
+
+    def unroll(ring: jax.Array) -> jax.Array:
+        index = order if ring.ndim == 2 else order[:, None, :]
+        return jnp.take_along_axis(ring, jnp.broadcast_to(index, ring.shape), axis=0)
+
+    return jax.tree.map(unroll, trace)
+
+
+@jax.custom_jvp
+def attach_derivative(problem: Minimize, x: LaneVector, value: LaneFloat, status: LaneInt) -> tuple[LaneVector, LaneFloat]:
+    """The solution and its value, unchanged, with their derivative with respect to the problem's data by the implicit function theorem.
+
+    At a minimum the gradient g(x, args) vanishes, so dx = -H^{-1} (dg/dargs) dargs. A lane without success has no such derivative: it gets
+    NaN wherever a nonzero tangent or cotangent meets it, and zero where none does, so that masking such lanes out of a loss leaves the
+    others' derivatives intact.
+
+    Args:
+        problem: with the data to differentiate with respect to.
+        x: solutions, ``[n, lanes]``.
+        value: f there.
+        status: how each lane ended.
+
+    Returns:
+        ``x`` and ``value``.
+
+    References:
+        Nocedal and Wright, Numerical Optimization (2006), theorem A.2; Blondel et al., Efficient and modular implicit differentiation
+        (2022).
+    """
+    del problem, status
+    return x, value
+
+
+@attach_derivative.defjvp
+def _attach_derivative_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    problem, x, value, status = primals
+    problem_dot = tangents[0]
+    # Through the function itself, so that a second derivative sees how x and value depend on the data.
+    x, value = attach_derivative(problem, x, value, status)
+    is_solved = is_success(status)
+    _, gradient_dot = jax.jvp(lambda p: p.gradient(x), (problem,), (problem_dot,))
+    hessian = problem.hessian(x)
+    x_dot = -_solve_where(is_solved, hessian, gradient_dot)
+    _, value_dot = jax.jvp(lambda p, x: p.value(x), (problem, x), (problem_dot, x_dot))
+    return (x, value), (x_dot, value_dot)
+
+
+def _solve_where(is_solved: LaneBool, hessian: jax.Array, rhs: LaneVector) -> LaneVector:
+    """H^{-1} rhs where the lane is solved; elsewhere NaN for a nonzero right-hand side and 0 for a zero one, transposed alike."""
+    # Guarded before it is solved: a lane that failed may hold anything.
+    identity = jnp.eye(hessian.shape[0], dtype=hessian.dtype)[..., None]
+    guarded = jnp.where(is_solved, hessian, identity)
+
+    def solve_or_flag(_: Any, rhs: LaneVector) -> LaneVector:
+        return jnp.where(is_solved, solve(guarded, rhs), jnp.where(rhs == 0, rhs, jnp.nan))
+
+    return jax.lax.custom_linear_solve(
+        lambda v: jnp.sum(guarded * v[None], axis=1), rhs, solve=solve_or_flag, transpose_solve=solve_or_flag, symmetric=True
+    )

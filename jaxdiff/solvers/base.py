@@ -1,0 +1,146 @@
+"""The contract that every solver keeps, and the few tests that all of them share.
+
+A solver is a frozen dataclass of options. It is written for a block of lanes and never vmapped: ``init`` turns starting points into a
+state, ``step`` makes one trial in every lane. The state is a frozen dataclass of arrays only, lanes in the last axis of each, so that
+freezing, retiring and refilling a lane is one ``jax.tree.map``. Functions and data are in the problem, which is passed beside the state.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff._validation import check_tolerance, is_traced
+from jaxdiff.problem import Minimize, Packing
+from jaxdiff.result import Status
+
+C = TypeVar("C")
+
+
+class State(Protocol):
+    """What the loop, the engine and the result read of any solver's state. Solvers add fields of their own.
+
+    Attributes:
+        x: the current points, ``[n, lanes]``; always points at which f and its gradient are finite, or the start.
+        value: f at x.
+        gradient: its gradient at x.
+        status: codes of `Status`; RUNNING until the lane stops.
+        num_steps: trials made so far; -1 before the first step, which evaluates the start.
+        num_evaluations: evaluations of f so far.
+    """
+
+    x: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    status: LaneInt
+    num_steps: LaneInt
+    num_evaluations: LaneInt
+
+
+class Solver(Protocol):
+    """The contract.
+
+    Attributes:
+        name: the word for it in configs and tables.
+        tolerance_names: which of gtol, xtol, ftol it has; None stands for the default of the dtype.
+    """
+
+    name: ClassVar[str]
+    tolerance_names: ClassVar[tuple[str, ...]]
+
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+        """The tolerance that None stands for; ``is_exact`` tells whether derivatives are exact to rounding."""
+        ...
+
+    def init(self, problem: Minimize, x: LaneVector) -> Any:
+        """A state at the starting points that has not looked at f yet.
+
+        The first step does that: so f is compiled once and not twice, and a lane is refilled in the midst of others without a round of
+        evaluations of its own.
+        """
+        ...
+
+    def step(self, problem: Minimize, state: Any) -> Any:
+        """Make one trial in every lane, running or not; the loop keeps the lanes that have stopped as they were."""
+        ...
+
+
+def options(cls: type[C]) -> type[C]:
+    """Class decorator for a solver: a frozen dataclass and a pytree whose numbers are traced and whose choices are static.
+
+    ``jax.tree_util.register_dataclass`` rebuilds through ``__init__``, and so would check placeholders that JAX puts in place of numbers;
+    here ``__post_init__`` sees only what a user wrote.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = tuple(f.name for f in fields if f.metadata.get("static", False))
+    traced = tuple(f.name for f in fields if f.name not in static)
+
+    def flatten_with_keys(solver: Any) -> tuple[Any, Any]:
+        return [(jax.tree_util.GetAttrKey(n), getattr(solver, n)) for n in traced], tuple(getattr(solver, n) for n in static)
+
+    def unflatten(choices: Any, numbers: Any) -> Any:
+        solver = object.__new__(cls)
+        for name, value in (*zip(static, choices, strict=True), *zip(traced, numbers, strict=True)):
+            object.__setattr__(solver, name, value)
+        return solver
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
+
+
+def choice(default: Any) -> Any:
+    """A static field of a solver: another value is another program."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+def resolve_tolerances(solver: Any, packing: Packing, is_exact: bool) -> Any:
+    """The solver with each tolerance as an array that meets a block of lanes, ``[]`` or ``[n, 1]``; defaults filled in, values checked.
+
+    Raises:
+        ValueError: a tolerance that is not finite or is below the machine epsilon of the dtype.
+    """
+    dtype = packing.dtype
+    resolved = {}
+    for name in solver.tolerance_names:
+        value = getattr(solver, name)
+        if value is None:
+            value = solver.default_tolerance(name, dtype, is_exact)
+        else:
+            check_tolerance(value, name, dtype, zero_disables=name != "gtol")
+        resolved[name] = _as_tolerance(value, packing)
+    return dataclasses.replace(solver, **resolved)
+
+
+def _as_tolerance(value: Any, packing: Packing) -> Any:
+    if isinstance(value, (float, int)) or (jnp.ndim(value) == 0 and not isinstance(value, (dict, list, tuple))):
+        return value.astype(packing.dtype) if is_traced(value) else np.asarray(value, packing.dtype)
+    leaves = jax.tree.leaves(value)
+    spread = [jnp.broadcast_to(jnp.asarray(leaf, packing.dtype), shape) for leaf, shape in zip(leaves, packing.shapes, strict=True)]
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in spread])[:, None]
+
+
+def unevaluated(x: LaneVector) -> dict[str, jax.Array]:
+    """The common fields of a state that has not looked at f: a value of +inf, which any finite one lowers."""
+    lanes = x.shape[-1]
+    return {
+        "x": x,
+        "value": jnp.full(lanes, jnp.inf, x.dtype),
+        "gradient": jnp.zeros_like(x),
+        "status": jnp.full(lanes, Status.RUNNING, jnp.int32),
+        "num_steps": jnp.full(lanes, -1, jnp.int32),
+        "num_evaluations": jnp.zeros(lanes, jnp.int32),
+    }
+
+
+def is_gradient_small(gradient: LaneVector, gtol: Any) -> LaneBool:
+    """Whether every entry of the gradient is at most its tolerance: the maximum norm, where gtol is one number."""
+    return jnp.all(jnp.abs(gradient) <= gtol, axis=0)
+
+
+def counted(count: LaneInt, more: int | jax.Array) -> LaneInt:
+    """A counter moved on, its dtype kept."""
+    return count + jnp.asarray(more, count.dtype)

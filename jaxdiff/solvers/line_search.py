@@ -1,0 +1,53 @@
+"""Accepting or shortening a step, one trial at a time.
+
+A nested line-search loop would hold every lane to the slowest lane's last trial. Here a trial is a step of the solver; a rejected trial
+is a step that does not move, and the next one is shorter.
+"""
+
+import jax.numpy as jnp
+
+from jaxdiff._numerics import machine_epsilon, safe_divide
+from jaxdiff._types import LaneBool, LaneFloat
+
+SUFFICIENT_DECREASE = 1e-4
+"""c_1 of Armijo's condition (Nocedal and Wright, section 3.1)."""
+
+
+def is_sufficient_decrease(
+    value: LaneFloat, trial_value: LaneFloat, slope: LaneFloat, trial_slope: LaneFloat, step_size: LaneFloat
+) -> LaneBool:
+    """Armijo's condition, or, where f has gone flat to rounding, a slope that shrinks instead.
+
+    Near a minimum the decrease is lost in the rounding of f while the gradient still tells the way. There a trial that keeps f to within
+    a few units of rounding counts as progress where its slope along the step is at most nine tenths of the old one in size.
+
+    Args:
+        value: f before the step.
+        trial_value: f behind it; NaN is never a decrease.
+        slope: derivative of f along the direction, before the step; negative for a descent direction.
+        trial_slope: the same behind it.
+        step_size: multiple of the direction that was tried.
+
+    References:
+        Nocedal and Wright, Numerical Optimization (2006), equation 3.4; Hager and Zhang, SIAM J. Optim. 16 (2005) 170-192, section 4,
+        for the approximate condition; its constants here are our own.
+    """
+    armijo = trial_value <= value + SUFFICIENT_DECREASE * step_size * slope
+    rounding = 4 * machine_epsilon(value.dtype) * jnp.abs(value)
+    is_steady = (jnp.abs(trial_value - value) <= rounding) & (jnp.abs(trial_slope) <= 0.9 * jnp.abs(slope))
+    # Where the slope term is lost in rounding, Armijo's inequality alone would accept an f that has not fallen at all.
+    return (armijo & (trial_value < value)) | is_steady
+
+
+def shortened(step_size: LaneFloat, value: LaneFloat, trial_value: LaneFloat, slope: LaneFloat) -> LaneFloat:
+    """The next step size to try: where the parabola through f, its slope and the trial has its minimum, kept within [0.1, 0.5] of the last.
+
+    A trial that is not finite says nothing about curvature; the step is then a tenth.
+
+    References:
+        Nocedal and Wright, Numerical Optimization (2006), section 3.5.
+    """
+    rise = trial_value - value - slope * step_size
+    guess = safe_divide(-slope * step_size * step_size, 2 * rise, otherwise=0.0)
+    guess = jnp.where(jnp.isfinite(guess) & jnp.isfinite(trial_value), guess, 0)
+    return jnp.clip(guess, 0.1 * step_size, 0.5 * step_size)

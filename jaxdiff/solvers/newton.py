@@ -1,0 +1,202 @@
+"""Newton's method with a modified factorization and a line search of one trial per step.
+
+    p_k = -(H_k + E_k)^{-1} g_k,    x_{k+1} = x_k + alpha_k p_k
+
+E_k is zero where H_k is safely positive definite, and else large enough that p_k is a direction of descent.
+
+Source: Nocedal and Wright, Numerical Optimization (2006), section 3.4 and algorithm 3.2; Gill, Murray and Wright, Practical Optimization
+    (1981), section 4.4.2. The test for saddles and its escape are our own.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff._numerics import machine_epsilon
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
+from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes, smallest_eigenpairs, solve_modified
+from jaxdiff.problem import Minimize
+from jaxdiff.result import Status
+from jaxdiff.solvers.base import counted, is_gradient_small, options, unevaluated
+from jaxdiff.solvers.line_search import is_sufficient_decrease, shortened
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class NewtonState:
+    """State of Newton's method.
+
+    Attributes:
+        x: current points.
+        value: f there.
+        gradient: its gradient there.
+        direction: the step to try next, before it is multiplied by ``step_size``.
+        is_definite: whether ``direction`` is the Newton step of a safely positive definite Hessian.
+        step_size: multiple of ``direction`` to try next.
+        status: codes of `Status`.
+        num_steps: trials made.
+        num_evaluations: evaluations of f.
+    """
+
+    x: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    direction: LaneVector
+    is_definite: LaneBool
+    step_size: LaneFloat
+    status: LaneInt
+    num_steps: LaneInt
+    num_evaluations: LaneInt
+
+
+@options
+class Newton:
+    """Newton's method for problems small enough to factor a dense Hessian.
+
+    Stops with success only where the Hessian bears it out: safely positive definite, or singular with no descent found along its null
+    vectors. At a saddle it leaves along a direction of negative curvature; where it finds none that lowers f it says SADDLE_POINT.
+
+    Attributes:
+        gtol: CONVERGED_GRADIENT where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x;
+            one number, or a pytree like x. None: eps^(3/4), since the last step of a quadratically convergent method is almost free; with
+            finite differences eps^(1/3).
+        xtol: CONVERGED_STEP where the Newton step would change no parameter by more than this fraction of itself; 0 switches the test off.
+            One number, or a pytree like x. None: eps^(2/3), with finite differences eps^(1/2).
+        ftol: CONVERGED_VALUE where the quadratic model promises no further decrease than this fraction of abs(f); 0 switches the test off.
+            None: 0, since the gradient still tells the way where f has gone flat. Whatever ftol is, a lane in which no trial lowers f, and
+            whose model promises a decrease below the rounding of f, ends as CONVERGED_VALUE.
+
+    Example:
+        >>> import jaxdiff as jd
+        >>> rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+        >>> result = jd.minimize(rosenbrock, [-1.2, 1.0], solver=jd.Newton())
+        >>> [round(float(v), 6) for v in result.x], bool(result.success)
+        ([1.0, 1.0], True)
+    """
+
+    gtol: Any = None
+    xtol: Any = None
+    ftol: Any = None
+
+    name: ClassVar[str] = "newton"
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+        """See `base.Solver`."""
+        if name == "ftol":
+            return 0.0
+        exponents = {"gtol": 3 / 4, "xtol": 2 / 3} if is_exact else {"gtol": 1 / 3, "xtol": 1 / 2}
+        return machine_epsilon(dtype) ** exponents[name]
+
+    def init(self, problem: Minimize, x: LaneVector) -> NewtonState:
+        """See `base.Solver`."""
+        lanes = x.shape[-1]
+        return NewtonState(
+            direction=jnp.zeros_like(x), is_definite=jnp.zeros(lanes, bool), step_size=jnp.ones(lanes, x.dtype), **unevaluated(x)
+        )
+
+    def step(self, problem: Minimize, state: NewtonState) -> NewtonState:
+        """See `base.Solver`."""
+        slope = dot(state.gradient, state.direction)
+        trial_x = state.x + state.step_size * state.direction
+        trial_value, trial_gradient = problem.value_and_gradient(trial_x)
+        trial_hessian = problem.hessian(trial_x)
+        is_finite = is_all_finite(trial_x, trial_value, trial_gradient, trial_hessian)
+        trial_slope = dot(trial_gradient, state.direction)
+        is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, state.step_size)
+
+        direction, is_definite, assessed, probes = self._assess(problem, trial_x, trial_value, trial_gradient, trial_hessian)
+        step_size = jnp.where(is_accepted, 1, shortened(state.step_size, state.value, trial_value, slope)).astype(state.step_size.dtype)
+        rejected = _status_after_rejection(state, slope, step_size, is_finite)
+        rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
+        rejected = jnp.where(state.num_steps < 0, Status.NON_FINITE_START, rejected)
+        # A start that is not finite is shown as it is: its value is the evidence.
+        x, value, gradient, direction, is_definite = select_lanes(
+            is_accepted | (state.num_steps < 0),
+            (trial_x, trial_value, trial_gradient, direction, is_definite),
+            (state.x, state.value, state.gradient, state.direction, state.is_definite),
+        )
+        return NewtonState(
+            x=x,
+            value=value,
+            gradient=gradient,
+            direction=direction,
+            is_definite=is_definite,
+            step_size=step_size,
+            status=jnp.where(is_accepted, assessed, rejected).astype(jnp.int32),
+            num_steps=counted(state.num_steps, 1),
+            num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient + probes),
+        )
+
+    def _assess(
+        self, problem: Minimize, x: LaneVector, value: LaneFloat, gradient: LaneVector, hessian: LaneMatrix
+    ) -> "tuple[LaneVector, LaneBool, LaneInt, LaneInt]":
+        """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
+        direction, is_definite = solve_modified(hessian, -gradient)
+        promised = -dot(gradient, direction) / 2
+        is_small = is_gradient_small(gradient, self.gtol)
+        is_step_small = jnp.all(jnp.abs(direction) <= self.xtol * jnp.abs(x), axis=0)
+        is_gain_small = promised <= self.ftol * jnp.abs(value)
+        status = jnp.where(is_gain_small, Status.CONVERGED_VALUE, Status.RUNNING)
+        status = jnp.where(is_step_small, Status.CONVERGED_STEP, status)
+        status = jnp.where(is_small, Status.CONVERGED_GRADIENT, status)
+
+        # A small gradient where the Hessian is not definite: a saddle, a maximum, or a minimum that is flat in some direction.
+        is_flat = is_small | (promised <= machine_epsilon(x.dtype) * jnp.abs(value))
+        is_doubtful = is_flat & ~is_definite & is_all_finite(gradient, hessian)
+        escape, has_escape, is_saddle = jax.lax.cond(
+            jnp.any(is_doubtful),
+            lambda: _probe_null_vectors(problem, x, value, hessian),
+            lambda: (jnp.zeros_like(x), jnp.zeros_like(is_small), jnp.zeros_like(is_small)),
+        )
+        stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
+        stop = jnp.where(is_saddle, Status.SADDLE_POINT, stop)
+        verdict = jnp.where(has_escape, Status.RUNNING, stop)
+        status = jnp.where(is_doubtful, verdict, jnp.where(is_definite, status, Status.RUNNING)).astype(jnp.int32)
+        direction = jnp.where(is_doubtful & has_escape, escape, direction)
+        probes = jnp.where(is_doubtful, 2 * x.shape[0], 0).astype(jnp.int32)
+        return direction, is_definite, status, probes
+
+
+def _status_after_rejection(state: NewtonState, slope: LaneFloat, next_step_size: LaneFloat, is_finite: LaneBool) -> LaneInt:
+    """RUNNING with a shorter step, unless there is nothing left to gain or nothing left to shorten."""
+    epsilon = machine_epsilon(state.x.dtype)
+    # Ten units of rounding: our own allowance for the sums inside f.
+    is_spent = state.is_definite & is_finite & (-slope / 2 <= 10 * epsilon * jnp.abs(state.value))
+    is_stuck = jnp.all(jnp.abs(next_step_size * state.direction) <= epsilon * jnp.abs(state.x), axis=0)
+    is_stuck = is_stuck | (next_step_size <= epsilon**2)
+    failure = jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)
+    status = jnp.where(is_stuck, failure, Status.RUNNING)
+    return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)
+
+
+def _probe_null_vectors(problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix) -> "tuple[LaneVector, LaneBool, LaneBool]":
+    """Try f a short way along every eigenvector, both ways.
+
+    Returns:
+        The displacement with the lowest f, whether it lowers f beyond rounding, and whether the Hessian has clearly negative curvature.
+    """
+    epsilon = machine_epsilon(x.dtype)
+    size = jnp.maximum(jnp.abs(x), 1)
+    # A length that a third-order term still shows above rounding: (eps^(1/4))^3 > eps.
+    reach = epsilon**0.25
+    largest = jnp.max(jnp.abs(hessian), axis=(0, 1))
+    scaled = hessian / jnp.where(largest > 0, largest, 1)
+    scaled = jnp.where(jnp.all(jnp.isfinite(scaled), axis=(0, 1)), scaled, 0)
+    eigenvalues, eigenvectors = smallest_eigenpairs(scaled)
+
+    def probe(j: jax.Array, best: tuple[LaneVector, LaneFloat]) -> tuple[LaneVector, LaneFloat]:
+        vector = jax.lax.dynamic_index_in_dim(eigenvectors, j, axis=1, keepdims=False)
+        move = vector * (reach / max_norm(vector / size))
+        for displacement in (move, -move):
+            trial = problem.value(x + displacement)
+            is_better = trial < best[1]
+            best = select_lanes(is_better, (displacement, trial), best)
+        return best
+
+    displacement, lowest = jax.lax.fori_loop(0, x.shape[0], probe, (jnp.zeros_like(x), value))
+    has_escape = lowest < value - 10 * epsilon * jnp.abs(value)
+    is_saddle = eigenvalues[0] < -(epsilon ** (2 / 3))
+    return displacement, has_escape, is_saddle
