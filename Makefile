@@ -12,7 +12,7 @@ NEWEST_VENV := .venv-newest
 BIN := $(VENV)/bin
 # One worker per file at a time: the tests of one file share compiled programs.
 PYTEST_FLAGS ?= -q -n 2 --dist loadfile
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint bench clean test-newest
 
