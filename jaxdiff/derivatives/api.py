@@ -201,8 +201,10 @@ def partial(f: Callable[..., Any], *indices: int, method: Method = _AUTODIFF) ->
     """A mixed partial derivative of a scalar function of one vector.
 
     Args:
-        f: called as ``f(x, *args)`` with a vector x of shape [n]; returns one number. indices: the coordinates to differentiate by, one
-        after the other; repeated ones give higher orders; negative ones count from the end. method: where the derivative comes from.
+        f: called as ``f(x, *args)`` with a vector x of shape [n]; returns one number.
+        *indices: the coordinates to differentiate by, one after the other; repeated ones give higher orders; negative ones count from the
+            end.
+        method: where the derivative comes from.
 
     Returns:
         ``df(x, *args)``, one number.

@@ -277,13 +277,13 @@ class _Space:
         # The barrier keeps a compiler from cancelling (x + h) - x, which is the point of computing it.
         positions = jax.lax.optimization_barrier(positions)
         moved = jax.lax.stop_gradient((positions - self.x[i]).astype(self.work))
-        # Padding has weight zero and no offset; where it stands, nothing moved.
-        shift = jnp.sum(line.weights * (moved / line.step - line.offsets))
         if self.schemes[axis].stencils[0].derivative == 1:
-            weights = line.weights / (1 + shift)
+            # The sum of w_k (x_k - x): for two points it is the representable difference itself.
+            line_axis = _Axis(positions, line.weights, jnp.sum(line.weights * moved))
         else:
-            weights = line.weights - shift * line.first
-        return _Axis(positions, _scaled(weights, line.step, self.schemes[axis])).centered(self.x[i], with_center)
+            shift = jnp.sum(line.weights * (moved / line.step - line.offsets))
+            line_axis = _Axis(positions, line.weights - shift * line.first, _power(line.step, self.schemes[axis]))
+        return line_axis.centered(self.x[i], with_center)
 
     def direction(self, v: jax.Array, *, with_center: bool = False, share: float = 1.0) -> "_Axis":
         """The axis along a vector: positions are multiples t of v. Its step is the longest that takes no coordinate beyond its own."""
@@ -298,8 +298,7 @@ class _Space:
             room = tuple(jnp.min(jnp.where(length > 0, side, jnp.inf)) for side in (behind, ahead))
         line = _choose(self.schemes[0], steps, room, self.work)
         positions = (line.offsets * line.step).astype(self.work)
-        axis = _Axis(positions, _scaled(line.weights, line.step, self.schemes[0]))
-        return axis.centered(jnp.zeros((), self.work), with_center)
+        return _Axis(positions, line.weights, line.step).centered(jnp.zeros((), self.work), with_center)
 
     def along(self, v: jax.Array, t: jax.Array) -> jax.Array:
         """X + t v, within the bounds."""
@@ -317,16 +316,18 @@ class _Line(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """Where to evaluate along one axis and with which weights, the power of the step included."""
+    """Where to evaluate along one axis, with which weights, and what to divide their sum by."""
 
     positions: jax.Array
     weights: jax.Array
+    divisor: jax.Array
 
     def centered(self, center: jax.Array, is_wanted: bool) -> "_Axis":
         """With the point of offset zero in front, which carries what is missing to a sum of zero."""
         if not is_wanted:
             return self
-        return _Axis(jnp.concatenate([center[None], self.positions]), jnp.concatenate([-jnp.sum(self.weights)[None], self.weights]))
+        weights = jnp.concatenate([-jnp.sum(self.weights)[None], self.weights])
+        return _Axis(jnp.concatenate([center[None], self.positions]), weights, self.divisor)
 
 
 def _choose(scheme: _Scheme, steps: jax.Array, room: tuple[jax.Array, ...] | None, work: Any) -> _Line:
@@ -345,18 +346,17 @@ def _choose(scheme: _Scheme, steps: jax.Array, room: tuple[jax.Array, ...] | Non
     return _Line(*(table[chosen] for table in tables), step)
 
 
-def _scaled(weights: jax.Array, step: jax.Array, scheme: _Scheme) -> jax.Array:
-    for _ in range(scheme.stencils[0].derivative):
-        weights = weights / step
-    return weights
+def _power(step: jax.Array, scheme: _Scheme) -> jax.Array:
+    """h^d, exact for a power of two."""
+    return functools.reduce(jnp.multiply, [step] * scheme.stencils[0].derivative)
 
 
-def _combine(values: jax.Array, weights: jax.Array, reference: jax.Array, work: Any) -> jax.Array:
+def _combine(values: jax.Array, weights: jax.Array, divisor: jax.Array, reference: jax.Array) -> jax.Array:
     """The weighted sum over the leading axis. Weights of zero are padding, and what was evaluated there is not looked at."""
-    work = jnp.promote_types(values.dtype, work)
+    work = jnp.promote_types(values.dtype, weights.dtype)
     weights = weights.reshape((-1,) + (1,) * (values.ndim - 1)).astype(work)
     difference = values.astype(work) - reference.astype(work)
-    return jnp.sum(jnp.where(weights == 0, jnp.zeros_like(difference), weights * difference), axis=0)
+    return jnp.sum(jnp.where(weights == 0, jnp.zeros_like(difference), weights * difference), axis=0) / divisor.astype(work)
 
 
 def _over(function: Callable[..., jax.Array], items: Any, chunk_size: int | None, elements_each: int) -> jax.Array:
@@ -374,7 +374,7 @@ def _columns(space: _Space, method: FiniteDifference, fun: Callable[[jax.Array],
     def column(i: jax.Array) -> jax.Array:
         axis = space.coordinate(i)
         values = jax.vmap(lambda position: fun(space.x.at[i].set(position)))(axis.positions)
-        return _combine(values, axis.weights, center if space.schemes[0].has_center else values[0], space.work)
+        return _combine(values, axis.weights, axis.divisor, center if space.schemes[0].has_center else values[0])
 
     n = space.x.size
     return _over(column, (jnp.arange(n),), method.chunk_size, space.schemes[0].num_points * max(n, center.size))
@@ -388,7 +388,7 @@ def _derivative(method: FiniteDifference, bound: Bound, x: jax.Array) -> jax.Arr
     def at(i: jax.Array) -> jax.Array:
         axis = space.coordinate(i, with_center=space.schemes[0].has_center)
         values = jax.vmap(lambda position: bound.scalar(position)[0])(axis.positions)
-        return _combine(values, axis.weights, values[0], space.work)
+        return _combine(values, axis.weights, axis.divisor, values[0])
 
     slopes = _over(at, (jnp.arange(x.size),), method.chunk_size, 1 + space.schemes[0].num_points)
     return slopes.reshape(x.shape).astype(x.dtype)
@@ -463,7 +463,8 @@ def _product(
         return fun(point)
 
     values = jax.vmap(at)(*(index.reshape(-1) for index in grid))
-    return _combine(values, weights.reshape(-1), values[0] if reference is None else reference, space.work)
+    divisor = functools.reduce(jnp.multiply, [axis.divisor for axis in axes])
+    return _combine(values, weights.reshape(-1), divisor, values[0] if reference is None else reference)
 
 
 @compiled
@@ -500,7 +501,7 @@ def _hvp_of_values(method: FiniteDifference, bound: Bound, x: PyTree, v: PyTree)
             return bound.scalar(unravel(point.at[i].add(s.astype(point.dtype)), x))[0]
 
         values = jax.vmap(lambda t: jax.vmap(lambda s: at(t, s))(across.positions))(line.positions).reshape(-1)
-        return _combine(values, weights, value, space.work)
+        return _combine(values, weights, line.divisor * across.divisor, value)
 
     points = line.positions.size * (1 + space.schemes[0].num_points)
     return unravel(_over(component, (jnp.arange(n),), method.chunk_size, points * n), x)
@@ -509,7 +510,7 @@ def _hvp_of_values(method: FiniteDifference, bound: Bound, x: PyTree, v: PyTree)
 def _along(space: _Space, fun: Callable[[jax.Array], jax.Array], v: jax.Array, center: jax.Array) -> jax.Array:
     axis = space.direction(v)
     values = jax.vmap(lambda t: fun(space.along(v, t)))(axis.positions)
-    return _combine(values, axis.weights, center if space.schemes[0].has_center else values[0], space.work)
+    return _combine(values, axis.weights, axis.divisor, center if space.schemes[0].has_center else values[0])
 
 
 def _autodiff_gradient(bound: Bound, x: PyTree) -> tuple[Callable[[jax.Array], jax.Array], PyTree]:

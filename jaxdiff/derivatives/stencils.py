@@ -145,9 +145,7 @@ def stencil_for(kind: str = "central", derivative: int = 1, order: int = 2) -> S
     check_count(order, "order", minimum=1)
     if kind == "central":
         if order % 2:
-            raise ValueError(
-                f"order = {order}; a central difference has an even order of accuracy: expected {order + 1} or {max(order - 1, 2)}"
-            )
+            raise ValueError(f"order = {order}; expected an even number: the odd orders of a central difference cancel")
         radius = (derivative + 1) // 2 - 1 + order // 2
         offsets: Sequence[int] = range(-radius, radius + 1)
     elif kind == "forward":

@@ -93,7 +93,7 @@ def nearest_power_of_two(value: jax.Array) -> jax.Array:
 
 
 def power_of_two_below(value: jax.Array) -> jax.Array:
-    """A power of two that is not above ``value``: at least half of it.
+    """A power of two that is not above ``value``, nor 2.25 times below it.
 
     Rounding 2/3 of m 2^k (1 <= m < 2) to the nearest power gives 2^k or 2^(k-1), never more than the value.
     """
