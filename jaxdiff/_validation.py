@@ -46,6 +46,7 @@ def suggest_keywords(**aliases: str) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
+        function_name = function.__qualname__.removesuffix(".__init__")
         known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_POSITIONAL]
 
         @functools.wraps(function)
@@ -53,7 +54,7 @@ def suggest_keywords(**aliases: str) -> Callable[[F], F]:
             for name in kwargs:
                 if name not in known:
                     hint = f"; did you mean {aliases[name]!r}?" if name in aliases else closest(name, known)
-                    raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}{hint}")
+                    raise TypeError(f"{function_name}() got an unexpected keyword argument {name!r}{hint}")
             return function(*args, **kwargs)
 
         return wrapper  # type: ignore[return-value]
@@ -121,9 +122,9 @@ def _as_float_array(leaf: Any, name: str) -> jax.Array:
         raise TypeError(f"{name} is {dtype}; expected real parameters (optimize the real and the imaginary part as two leaves)")
     if not (jnp.issubdtype(dtype, jnp.integer) or is_float_dtype(dtype)):
         raise TypeError(f"{name} has dtype {dtype}; expected real numbers")
-    target = leaf.dtype if isinstance(leaf, jax.Array) and is_float_dtype(dtype) else jnp.result_type(dtype, float)
-    if is_float_dtype(dtype):
-        target = jax.dtypes.canonicalize_dtype(dtype)
+    # Narrowed first: result_type would warn of a Python float's 64 bits where JAX keeps 32.
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    target = dtype if is_float_dtype(dtype) else jnp.result_type(dtype, float)
     return jnp.asarray(leaf, dtype=target)
 
 
@@ -139,7 +140,10 @@ def as_data(tree: PyTree, name: str) -> PyTree:
 
     def check(path: Any, leaf: Any) -> Any:
         where = f"{name}{jax.tree_util.keystr(path)}"
-        if isinstance(leaf, (jax.Array, numbers.Number)) and not isinstance(leaf, np.generic):
+        if isinstance(leaf, jax.Array):
+            # An array is data whatever made it: jnp.full(3, 2.0) is weakly typed, jnp.ones(3) is not, and the two would compile apart.
+            return jnp.asarray(leaf, dtype=leaf.dtype)
+        if isinstance(leaf, numbers.Number) and not isinstance(leaf, np.generic):
             return leaf
         if not isinstance(leaf, (np.ndarray, np.generic)) or leaf.dtype.kind not in "biufcV":
             kind = f"an array of dtype {leaf.dtype}" if isinstance(leaf, np.ndarray) else f"a {type(leaf).__name__}"

@@ -70,7 +70,8 @@ def solve(matrix: LaneMatrix, rhs: LaneVector) -> LaneVector:
         >>> solve(jnp.array([[[2.0]]]), jnp.array([[4.0]])).tolist()
         [[2.0]]
     """
-    return jnp.linalg.solve(jnp.moveaxis(matrix, -1, 0), rhs.T[..., None])[..., 0].T
+    wide = _vendor_dtype(matrix.dtype)
+    return jnp.linalg.solve(jnp.moveaxis(matrix, -1, 0).astype(wide), rhs.T[..., None].astype(wide))[..., 0].T.astype(rhs.dtype)
 
 
 def solve_modified(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
@@ -109,19 +110,21 @@ def smallest_eigenpairs(matrix: LaneMatrix) -> tuple[LaneVector, LaneMatrix]:
         >>> smallest_eigenpairs(jnp.array([[[2.0], [0.0]], [[0.0], [-1.0]]]))[0][:, 0].tolist()
         [-1.0, 2.0]
     """
-    values, vectors = jnp.linalg.eigh(jnp.moveaxis(matrix, -1, 0))
-    return values.T, jnp.moveaxis(vectors, 0, -1)
+    values, vectors = jnp.linalg.eigh(jnp.moveaxis(matrix, -1, 0).astype(_vendor_dtype(matrix.dtype)))
+    return values.T.astype(matrix.dtype), jnp.moveaxis(vectors, 0, -1).astype(matrix.dtype)
+
+
+def _vendor_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype that the vendor's routines take: half precision is factored in float32."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def _jacobi_scale(matrix: LaneMatrix) -> LaneVector:
-    """1 / sqrt|diagonal|; an entry far below the largest is taken as that floor, so that a zero diagonal stays harmless."""
-    diagonal = jnp.abs(jnp.einsum("iil->il", matrix))
-    largest = jnp.max(diagonal, axis=0)
-    # Roots first: the diagonal of a badly scaled problem spans the whole range of the dtype, its root only half of it.
-    root = jnp.sqrt(diagonal)
-    floor = jnp.sqrt(largest) * machine_epsilon(matrix.dtype)
-    root = jnp.where(largest > 0, jnp.maximum(root, floor), jnp.ones_like(root))
-    return 1 / root
+    """1 / sqrt|diagonal|, however far the diagonal spreads; a zero in it is scaled like the largest entry."""
+    # Roots first: the diagonal of a badly scaled problem may span the whole range of the dtype, its root spans only half of it.
+    root = jnp.sqrt(jnp.abs(jnp.einsum("iil->il", matrix)))
+    largest = jnp.max(root, axis=0)
+    return 1 / jnp.where(root > 0, root, jnp.where(largest > 0, largest, 1))
 
 
 def _definite_threshold(n: int, dtype: jnp.dtype) -> float:
@@ -169,22 +172,22 @@ def _solve_modified_vendor(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVec
     """Cholesky where it exists in every lane, else the eigenvalues' absolute values with a floor."""
     n = matrix.shape[0]
     threshold = _definite_threshold(n, matrix.dtype)
-    lane_first = jnp.moveaxis(matrix, -1, 0)
+    lane_first = jnp.moveaxis(matrix, -1, 0).astype(_vendor_dtype(matrix.dtype))
     # A NaN would make eigh iterate in vain; the lane is not definite either way.
     is_finite = is_all_finite(matrix)
-    lane_first = jnp.where(is_finite[:, None, None], lane_first, jnp.eye(n, dtype=matrix.dtype))
-    shifted = lane_first - threshold * jnp.eye(n, dtype=matrix.dtype)
+    lane_first = jnp.where(is_finite[:, None, None], lane_first, jnp.eye(n, dtype=lane_first.dtype))
+    shifted = lane_first - threshold * jnp.eye(n, dtype=lane_first.dtype)
     is_definite = jnp.all(jnp.isfinite(jnp.linalg.cholesky(shifted)), axis=(1, 2))
 
     def by_cholesky() -> jax.Array:
         factor = jnp.linalg.cholesky(lane_first)
-        return jax.vmap(lambda low, b: jax.scipy.linalg.cho_solve((low, True), b))(factor, rhs.T).T
+        return jax.vmap(lambda low, b: jax.scipy.linalg.cho_solve((low, True), b))(factor, rhs.T.astype(factor.dtype)).T
 
     def by_eigenvalues() -> jax.Array:
         values, vectors = jnp.linalg.eigh(lane_first)
         floor = machine_epsilon(matrix.dtype) ** 0.5
         values = jnp.where(values > threshold, values, jnp.maximum(jnp.abs(values), floor))
-        return jnp.einsum("lij,lj,lkj,kl->il", vectors, 1 / values, vectors, rhs)
+        return jnp.einsum("lij,lj,lkj,kl->il", vectors, 1 / values, vectors, rhs.astype(values.dtype))
 
     solution = jax.lax.cond(jnp.all(is_definite), by_cholesky, by_eigenvalues)
-    return solution, is_definite & is_finite
+    return solution.astype(rhs.dtype), is_definite & is_finite

@@ -166,7 +166,8 @@ def _solve_where(is_solved: LaneBool, hessian: jax.Array, rhs: LaneVector) -> La
     guarded = jnp.where(is_solved, hessian, identity)
 
     def solve_or_flag(_: Any, rhs: LaneVector) -> LaneVector:
-        return jnp.where(is_solved, solve(guarded, rhs), jnp.where(rhs == 0, rhs, jnp.nan))
+        is_asked_for = jnp.any(rhs != 0, axis=0)
+        return jnp.where(is_solved, solve(guarded, rhs), jnp.where(is_asked_for, jnp.nan, 0))
 
     return jax.lax.custom_linear_solve(
         lambda v: jnp.sum(guarded * v[None], axis=1), rhs, solve=solve_or_flag, transpose_solve=solve_or_flag, symmetric=True

@@ -6,7 +6,7 @@ freezing, retiring and refilling a lane is one ``jax.tree.map``. Functions and d
 """
 
 import dataclasses
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,7 @@ class State(Protocol):
     num_evaluations: LaneInt
 
 
+@runtime_checkable
 class Solver(Protocol):
     """The contract.
 
@@ -116,9 +117,11 @@ def resolve_tolerances(solver: Any, packing: Packing, is_exact: bool) -> Any:
 
 
 def _as_tolerance(value: Any, packing: Packing) -> Any:
-    if isinstance(value, (float, int)) or (jnp.ndim(value) == 0 and not isinstance(value, (dict, list, tuple))):
+    if jax.tree_util.all_leaves([value]) and np.ndim(value) == 0:
         return value.astype(packing.dtype) if is_traced(value) else np.asarray(value, packing.dtype)
-    leaves = jax.tree.leaves(value)
+    leaves, structure = jax.tree.flatten(value)
+    if structure != packing.structure:
+        raise ValueError(f"a tolerance is a pytree like {structure}; expected one number, or a pytree like x0: {packing.structure}")
     spread = [jnp.broadcast_to(jnp.asarray(leaf, packing.dtype), shape) for leaf, shape in zip(leaves, packing.shapes, strict=True)]
     return jnp.concatenate([jnp.ravel(leaf) for leaf in spread])[:, None]
 
