@@ -12,7 +12,8 @@ import optax
 
 from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_count, closest, explain_tracing_errors, suggest_keywords
-from jaxdiff.batch.engine import BatchOptions, solve_batch
+from jaxdiff.batch.engine import solve_batch
+from jaxdiff.batch.options import BatchOptions
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied
 from jaxdiff.derivatives.protocol import Method
 from jaxdiff.linalg import max_norm

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff.linalg import max_norm, select_lanes, solve
 from jaxdiff.problem import Minimize
@@ -16,8 +17,7 @@ from jaxdiff.result import Status, is_success
 from jaxdiff.solvers.base import Solver
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class Trace:
     """A ring of the last recorded points, lanes last.
 

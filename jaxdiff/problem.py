@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import LaneFloat, LaneMatrix, LaneVector, Objective, PyTree
 from jaxdiff.derivatives import Autodiff, Supplied, hessian, hvp, value_and_gradient
 from jaxdiff.derivatives.protocol import describe
@@ -81,10 +82,6 @@ class Packing:
         return self.structure.unflatten(leaves)
 
 
-def _static(**kwargs: Any) -> Any:
-    return dataclasses.field(metadata={"static": True}, **kwargs)
-
-
 @dataclasses.dataclass(frozen=True)
 class FlatObjective:
     """The user's function as a function of a flat vector. Holds no data and compares by what it holds, so that it can key a compile cache.
@@ -117,8 +114,7 @@ class FlatObjective:
         return jnp.asarray(output, x.dtype)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class Minimize:
     """Minimize a scalar function, once per lane.
 
@@ -131,12 +127,12 @@ class Minimize:
         has_aux: whether ``fun`` returns ``(value, aux)``.
     """
 
-    fun: Objective = _static()
+    fun: Objective = static()
     args: tuple[PyTree, ...]
-    is_batched: tuple[bool, ...] = _static()
-    packing: Packing = _static()
-    derivatives: Any = _static(default=Autodiff())
-    has_aux: bool = _static(default=False)
+    is_batched: tuple[bool, ...] = static()
+    packing: Packing = static()
+    derivatives: Any = static(Autodiff())
+    has_aux: bool = static(False)
 
     @property
     def evaluations_per_gradient(self) -> int:

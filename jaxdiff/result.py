@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import PyTree
 
 
@@ -72,8 +73,7 @@ def is_success(status: jax.Array) -> jax.Array:
     return (status >= Status.CONVERGED_GRADIENT) & (status <= Status.CONVERGED_STEP)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class History:
     """The last recorded points of a run, oldest first, padded with NaN behind the end.
 
@@ -90,8 +90,7 @@ class History:
     x: PyTree
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class OptimizeResult:
     """What a solver found; a registered pytree. For a batch every field has a leading lane axis.
 

@@ -1,3 +1,3 @@
 """Many problems at once."""
 
-from jaxdiff.batch.engine import BatchOptions as BatchOptions
+from jaxdiff.batch.options import BatchOptions as BatchOptions

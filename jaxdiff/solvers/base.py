@@ -6,7 +6,7 @@ freezing, retiring and refilling a lane is one ``jax.tree.map``. Functions and d
 """
 
 import dataclasses
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,6 @@ from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_tolerance, is_traced
 from jaxdiff.problem import Minimize, Packing
 from jaxdiff.result import Status
-
-C = TypeVar("C")
 
 
 class State(Protocol):
@@ -67,35 +65,6 @@ class Solver(Protocol):
     def step(self, problem: Minimize, state: Any) -> Any:
         """Make one trial in every lane, running or not; the loop keeps the lanes that have stopped as they were."""
         ...
-
-
-def options(cls: type[C]) -> type[C]:
-    """Class decorator for a solver: a frozen dataclass and a pytree whose numbers are traced and whose choices are static.
-
-    ``jax.tree_util.register_dataclass`` rebuilds through ``__init__``, and so would check placeholders that JAX puts in place of numbers;
-    here ``__post_init__`` sees only what a user wrote.
-    """
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    static = tuple(f.name for f in fields if f.metadata.get("static", False))
-    traced = tuple(f.name for f in fields if f.name not in static)
-
-    def flatten_with_keys(solver: Any) -> tuple[Any, Any]:
-        return [(jax.tree_util.GetAttrKey(n), getattr(solver, n)) for n in traced], tuple(getattr(solver, n) for n in static)
-
-    def unflatten(choices: Any, numbers: Any) -> Any:
-        solver = object.__new__(cls)
-        for name, value in (*zip(static, choices, strict=True), *zip(traced, numbers, strict=True)):
-            object.__setattr__(solver, name, value)
-        return solver
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
-    return cls
-
-
-def choice(default: Any) -> Any:
-    """A static field of a solver: another value is another program."""
-    return dataclasses.field(default=default, metadata={"static": True})
 
 
 def resolve_tolerances(solver: Any, packing: Packing, is_exact: bool) -> Any:

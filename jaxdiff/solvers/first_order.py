@@ -5,7 +5,6 @@
 The update rules are optax's, untouched. Source: optax, GradientTransformation and GradientTransformationExtraArgs.
 """
 
-import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -13,15 +12,15 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff._numerics import default_gradient_tolerance
+from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector, PyTree
 from jaxdiff.linalg import is_all_finite, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import choice, counted, is_gradient_small, options, unevaluated
+from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class FromOptaxState:
     """State of an optax transformation.
 
@@ -44,7 +43,7 @@ class FromOptaxState:
     num_evaluations: LaneInt
 
 
-@options
+@pytree_dataclass
 class FromOptax:
     """An optax transformation run to a gradient tolerance.
 
@@ -67,7 +66,7 @@ class FromOptax:
         1.0
     """
 
-    transformation: Any = choice(None)
+    transformation: Any = static(None)
     gtol: Any = None
 
     name: ClassVar[str] = "optax"

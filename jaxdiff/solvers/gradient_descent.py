@@ -5,24 +5,22 @@
 Source: Nocedal and Wright, Numerical Optimization (2006), section 3.1 (backtracking: algorithm 3.1, one trial per step of the solver).
 """
 
-import dataclasses
 from typing import Any, ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 
 from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon
+from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_choice, check_positive
 from jaxdiff.linalg import dot, is_all_finite, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import choice, counted, is_gradient_small, options, unevaluated
+from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, shortened
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class GradientDescentState:
     """State of gradient descent.
 
@@ -45,7 +43,7 @@ class GradientDescentState:
     num_evaluations: LaneInt
 
 
-@options
+@pytree_dataclass
 class GradientDescent:
     """Steepest descent in the Euclidean norm.
 
@@ -70,7 +68,7 @@ class GradientDescent:
     """
 
     learning_rate: Any = 1.0
-    line_search: Literal["backtracking", "fixed"] = choice("backtracking")
+    line_search: Literal["backtracking", "fixed"] = static("backtracking")
     gtol: Any = None
 
     name: ClassVar[str] = "gradient_descent"

@@ -8,23 +8,22 @@ Source: Nocedal and Wright, Numerical Optimization (2006), section 3.4 and algor
     (1981), section 4.4.2. The test for saddles and its escape are our own.
 """
 
-import dataclasses
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon
+from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
 from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes, smallest_eigenpairs, solve_modified
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, options, unevaluated
+from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, shortened
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@pytree_dataclass
 class NewtonState:
     """State of Newton's method.
 
@@ -51,7 +50,7 @@ class NewtonState:
     num_evaluations: LaneInt
 
 
-@options
+@pytree_dataclass
 class Newton:
     """Newton's method for problems small enough to factor a dense Hessian.
 

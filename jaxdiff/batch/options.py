@@ -1,0 +1,53 @@
+"""How a batch is run."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+from jaxdiff._validation import check_choice, check_count
+from jaxdiff.problem import Minimize
+
+CACHE_BYTES = 512 * 1024
+"""Working set that a block of lanes should stay within: about the second-level cache of one core."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """How a batch is run.
+
+    Attributes:
+        mode: ``"lockstep"``: blocks of lanes, each until its slowest lane is done; traceable and differentiable. ``"auto"``: the best there
+            is for the batch, today always lockstep.
+        lanes: problems held side by side in one block; None: as many as fit the cache. More than the batch has are as many as it has.
+
+    Raises:
+        ValueError: an unknown mode, or lanes below one.
+
+    Example:
+        >>> BatchOptions(lanes=256).lanes
+        256
+    """
+
+    mode: Literal["auto", "lockstep"] = "auto"
+    lanes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self.mode, "mode", ("auto", "lockstep"))
+        if self.lanes is not None:
+            check_count(self.lanes, "lanes", minimum=1)
+
+    def block_size(self, problem: Minimize, num_problems: int) -> int:
+        """Lanes of a block, for a batch of this many problems."""
+        if self.lanes is not None:
+            return min(self.lanes, num_problems)
+        n = problem.packing.size
+        data = sum(
+            leaf.size // max(num_problems, 1)
+            for leaf, batched in zip(jax.tree.leaves(problem.args), problem.is_batched, strict=True)
+            if batched
+        )
+        # A Hessian and its factor, a few vectors, and the data of one lane.
+        bytes_per_lane = (2 * n * n + 8 * n + 2 * data + 16) * problem.packing.dtype.itemsize
+        wanted = max(CACHE_BYTES // bytes_per_lane, 64)
+        return min(1 << (wanted.bit_length() - 1), 2048, num_problems)
