@@ -113,7 +113,7 @@ class Experiment(Section):
 
     kind: str
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)] | None = Field(
-        None, description="names the experiment in tables, folders and --set; the kind where absent"
+        default=None, description="names the experiment in tables, folders and --set; the kind where absent"
     )
 
     @property

@@ -57,12 +57,12 @@ class Settings(Section):
     """The keys at the top of a file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)] = Field(description="names the run folder")
-    description: str = Field("", description="first paragraph of the report")
-    seed: int = Field(0, ge=0, lt=2**32, description="of every random number of the run")
-    precision: Literal["float32", "float64"] = Field("float64", description="dtype of experiments that do not list their own")
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto takes what JAX finds first")
-    output: Annotated[str, Field(min_length=1)] = Field("runs", description="folder that run folders are made in")
-    formats: list[Literal["png", "svg"]] = Field(["png"], description="of the saved figures; the report always shows PNG")
+    description: str = Field(default="", description="first paragraph of the report")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of every random number of the run")
+    precision: Literal["float32", "float64"] = Field(default="float64", description="dtype of experiments that do not list their own")
+    device: Literal["auto", "cpu", "gpu"] = Field(default="auto", description="auto takes what JAX finds first")
+    output: Annotated[str, Field(min_length=1)] = Field(default="runs", description="folder that run folders are made in")
+    formats: list[Literal["png", "svg"]] = Field(default=["png"], description="of the saved figures; the report always shows PNG")
 
 
 class Run(Settings):

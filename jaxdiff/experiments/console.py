@@ -1,5 +1,6 @@
 """What the command line prints: tables on standard output, progress on standard error."""
 
+import sys
 from typing import Any
 
 from rich import box
@@ -10,7 +11,12 @@ from rich.table import Table as RichTable
 from jaxdiff.experiments.base import Column, Table
 
 # A long table is for the report; the terminal gets its head.
-MAX_ROWS = 20
+MAX_ROWS = 32
+
+
+def _console() -> Console:
+    """Standard output; wide where it is not a terminal, for there nobody reads it in eighty columns."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 132)
 
 
 def notify(text: str) -> None:
@@ -20,7 +26,7 @@ def notify(text: str) -> None:
 
 def show_run(finished: Any) -> None:
     """Main tables, verdicts, a line per experiment, and where the report is."""
-    console = Console(highlight=False)
+    console = _console()
     for record in finished.records:
         console.print()
         console.rule(f"[bold]{escape(record.title)}[/bold]", align="left")
@@ -85,7 +91,7 @@ def show_entries(topic: str, entries: list[dict[str, str]]) -> None:
     table.add_column("what it is")
     for entry in entries:
         table.add_row(escape(entry["name"]), escape(entry["description"]))
-    Console(highlight=False).print(table)
+    _console().print(table)
 
 
 def show_counts(entries: dict[str, list[dict[str, str]]]) -> None:
@@ -98,12 +104,12 @@ def show_counts(entries: dict[str, list[dict[str, str]]]) -> None:
         names = [item["name"] for item in items]
         shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
         table.add_row(topic, str(len(names)), escape(shown))
-    Console(highlight=False).print(table)
+    _console().print(table)
 
 
 def show_findings(findings: dict[str, Any]) -> None:
     """``jaxdiff doctor``."""
-    console = Console(highlight=False)
+    console = _console()
     table = RichTable(box=box.SIMPLE, show_header=False)
     table.add_row("jaxdiff", findings["jaxdiff"])
     table.add_row("Python", findings["python"])

@@ -44,7 +44,7 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "packages": package_versions(),
         "devices": devices(),
-        "is_x64_enabled": bool(jax.config.jax_enable_x64),
+        "is_x64_enabled": jax.dtypes.canonicalize_dtype("float64") == "float64",
     }
 
 
@@ -92,7 +92,7 @@ def diagnose() -> dict[str, Any]:
         problems.append(f"JAX finds no device: {error}")
     problems += [f"{name}: {finding}" for name, finding in dtypes.items() if not finding.startswith("fine")]
     missing = {"matplotlib": "plot", "jinja2": "html", "scikit-learn": "data", "pyarrow": "data", "mpmath": "reference"}
-    cache = jax.config.jax_compilation_cache_dir
+    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
     return {
         "is_good": not problems,
         "problems": problems,
@@ -102,7 +102,7 @@ def diagnose() -> dict[str, Any]:
         "absent": [f"{name}: install jaxdiff[{extra}]" for name, extra in missing.items() if versions[name] is None],
         "devices": found,
         "dtypes": dtypes,
-        "default_dtype": "float64" if jax.config.jax_enable_x64 else "float32",
+        "default_dtype": jax.dtypes.canonicalize_dtype("float64").name,
         "compile_cache": _cache_finding(cache),
     }
 

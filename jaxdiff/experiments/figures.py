@@ -76,10 +76,11 @@ def is_available() -> bool:
 def render(picture: Picture, theme: Theme, file_format: str = "png", dots_per_inch: int = 130) -> bytes:
     """The picture as the bytes of a file. No global state of matplotlib is touched."""
     import matplotlib
+    from cycler import cycler
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: dict[Any, Any] = {
         "figure.facecolor": theme.background,
         "axes.facecolor": theme.background,
         "savefig.facecolor": theme.background,
@@ -95,7 +96,7 @@ def render(picture: Picture, theme: Theme, file_format: str = "png", dots_per_in
         "axes.axisbelow": True,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": matplotlib.cycler(color=list(theme.series)),
+        "axes.prop_cycle": cycler(color=list(theme.series)),
         "font.family": ["DejaVu Sans"],
         "font.size": 9.5,
         "axes.titlesize": 10.5,

@@ -15,8 +15,8 @@ class SolverTable(Section):
     """Base of the solvers' tables."""
 
     name: str
-    max_steps: int | None = Field(None, ge=0, description="steps at most; the experiment's where absent")
-    label: str | None = Field(None, description="heading in tables and pictures; the name where absent")
+    max_steps: int | None = Field(default=None, ge=0, description="steps at most; the experiment's where absent")
+    label: str | None = Field(default=None, description="heading in tables and pictures; the name where absent")
 
     @property
     def heading(self) -> str:
@@ -35,9 +35,9 @@ class GradientDescentTable(SolverTable):
     """Gradient descent; a step is shortened until f falls enough, or fixed."""
 
     name: Literal["gradient_descent"] = "gradient_descent"
-    learning_rate: PositiveFloat = Field(1.0, description="units of x per unit of gradient; with backtracking the first one tried")
+    learning_rate: PositiveFloat = Field(default=1.0, description="units of x per unit of gradient; with backtracking the first one tried")
     line_search: Literal["backtracking", "fixed"] = "backtracking"
-    gtol: PositiveFloat | None = Field(None, description="largest gradient entry at which to stop")
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
 
     def build(self) -> Any:
         """The solver itself."""
@@ -50,9 +50,9 @@ class NewtonTable(SolverTable):
     """Newton's method on the exact Hessian, made positive definite where it is not."""
 
     name: Literal["newton"] = "newton"
-    gtol: PositiveFloat | None = Field(None, description="largest gradient entry at which to stop")
-    xtol: PositiveFloat | None = Field(None, description="relative step at which to stop")
-    ftol: PositiveFloat | None = Field(None, description="relative decrease at which to stop")
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
+    xtol: PositiveFloat | None = Field(default=None, description="relative step at which to stop")
+    ftol: PositiveFloat | None = Field(default=None, description="relative decrease at which to stop")
 
     def build(self) -> Any:
         """The solver itself."""
@@ -66,7 +66,7 @@ class OptaxTable(SolverTable):
     """Base of optax's transformations."""
 
     learning_rate: PositiveFloat = 1e-2
-    gtol: PositiveFloat | None = Field(None, description="largest gradient entry at which to stop")
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
 
     def transformation(self) -> Any:
         """The optax gradient transformation."""
@@ -83,8 +83,8 @@ class AdamTable(OptaxTable):
     """Adam, as optax has it."""
 
     name: Literal["adam"] = "adam"
-    b1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of gradients")
-    b2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of their squares")
+    b1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of gradients")
+    b2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of their squares")
 
     def transformation(self) -> Any:
         """The optax gradient transformation."""
@@ -97,7 +97,7 @@ class SgdTable(OptaxTable):
     """Gradient descent with momentum, as optax has it."""
 
     name: Literal["sgd"] = "sgd"
-    momentum: float | None = Field(None, ge=0, lt=1)
+    momentum: float | None = Field(default=None, ge=0, lt=1)
     nesterov: bool = False
 
     def transformation(self) -> Any:
@@ -111,7 +111,7 @@ class RmspropTable(OptaxTable):
     """RMSProp, as optax has it."""
 
     name: Literal["rmsprop"] = "rmsprop"
-    decay: float = Field(0.9, ge=0, lt=1)
+    decay: float = Field(default=0.9, ge=0, lt=1)
 
     def transformation(self) -> Any:
         """The optax gradient transformation."""

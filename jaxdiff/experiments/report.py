@@ -11,7 +11,7 @@ from jaxdiff.experiments.config import ConfigError
 from jaxdiff.experiments.console import cell
 
 # A table longer than this is folded; the reader opens it.
-FOLD_ABOVE = 16
+FOLD_ABOVE = 24
 
 
 def unavailable() -> str | None:

@@ -15,7 +15,7 @@ import dataclasses
 import datetime
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def run(config: Run, *, notify: Callable[[str], None] | None = None) -> Finished
     """
     import jax
 
-    if needs_float64(config) and not jax.config.jax_enable_x64:
+    if needs_float64(config) and jax.dtypes.canonicalize_dtype("float64") != "float64":
         raise ConfigError(["precision: an experiment needs float64; call configure_jax(config) first, or enable jax_enable_x64"])
     folder = _make_folder(config)
     storage.write_text(folder / "config.toml", to_toml(config))
@@ -222,7 +222,7 @@ def _save_tables(place: Path, tables: dict[str, Table]) -> dict[str, Any]:
     return described
 
 
-def _save_figures(place: Path, experiment: Experiment, outcome: Outcome, formats: list[str]) -> dict[str, Any]:
+def _save_figures(place: Path, experiment: Experiment, outcome: Outcome, formats: Sequence[str]) -> dict[str, Any]:
     """Draw for both backgrounds; other formats in light only, for print."""
     if not figures.is_available():
         return {}
