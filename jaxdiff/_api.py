@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_count, closest, explain_tracing_errors, suggest_keywords
@@ -281,7 +282,7 @@ def _hoist_tracers(fun: Objective, x0: PyTree, args: tuple[PyTree, ...]) -> tupl
 
     Only a function that holds a tracer is converted: the conversion makes a new function, which would compile anew each time.
     """
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in _held_by(fun, set())):
+    if not any(isinstance(leaf, Tracer) for leaf in _held_by(fun, set())):
         return fun, ()
     converted, hoisted = jax.closure_convert(fun, x0, *args)
     return converted, tuple(hoisted)
@@ -301,7 +302,7 @@ def _held_by(value: Any, seen: set[int]) -> Iterator[Any]:
         parts = [*cells, value.__defaults__, value.__kwdefaults__, getattr(value, "__wrapped__", None)]
     elif isinstance(value, (dict, list, tuple)):
         parts = list(value.values()) if isinstance(value, dict) else list(value)
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType, jax.core.Tracer)):
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, types.ModuleType, Tracer)):
         parts = [*vars(value).values(), getattr(value, "__wrapped__", None)]
     else:
         yield value

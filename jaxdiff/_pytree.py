@@ -8,7 +8,7 @@ import jax
 C = TypeVar("C")
 
 
-def static(default: Any = dataclasses.MISSING) -> Any:
+def static(*, default: Any = dataclasses.MISSING) -> Any:
     """A field that is part of the type: another value is another program."""
     return dataclasses.field(default=default, metadata={"static": True})
 

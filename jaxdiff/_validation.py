@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
+from jax.core import Tracer
 
 from jaxdiff._numerics import is_float_dtype, machine_epsilon
 from jaxdiff._types import DType, PyTree
@@ -29,7 +30,7 @@ class PrecisionWarning(UserWarning):
 
 def is_traced(tree: PyTree) -> bool:
     """Whether any leaf of ``tree`` is a tracer, so that its value cannot be looked at."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -155,7 +156,7 @@ def as_data(tree: PyTree, name: str) -> PyTree:
 
 
 def _warn_if_narrowed(leaf: Any, name: str) -> None:
-    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype == np.float64 and not jax.config.jax_enable_x64:
+    if isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype == np.float64 and jnp.result_type(float) == np.float32:
         warnings.warn(
             f"{name} is float64 but JAX keeps 32 bits here, so float32 is used; "
             "enable 64 bits with jax.config.update('jax_enable_x64', True), or pass float32",
@@ -206,7 +207,7 @@ def check_positive(value: Any, name: str) -> None:
     """
     if value is None or is_traced(value):
         return
-    is_number = isinstance(value, (numbers.Real, np.ndarray, jax.Array)) and not isinstance(value, bool) and np.ndim(value) == 0
+    is_number = isinstance(value, (numbers.Real, np.ndarray, jax.Array)) and not isinstance(value, bool) and np.shape(value) == ()  # type: ignore[arg-type]
     if not (is_number and np.isfinite(float(value)) and float(value) > 0):
         raise ValueError(f"{name} = {value!r}; expected a positive, finite number")
 

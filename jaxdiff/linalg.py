@@ -144,7 +144,7 @@ def _solve_modified_unrolled(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneV
     is_definite = jnp.ones(matrix.shape[-1], bool)
     # c[i][j] = L[i][j] * D[j], the products the recurrences share.
     c: list[list[jax.Array]] = [[matrix[i, j] for j in range(n)] for i in range(n)]
-    lower: list[list[jax.Array | None]] = [[None] * n for _ in range(n)]
+    lower: list[list[jax.Array]] = [[matrix[0, 0]] * n for _ in range(n)]  # filled below the diagonal, row by row
     pivots: list[jax.Array] = []
     for j in range(n):
         for k in range(j):

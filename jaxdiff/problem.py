@@ -131,8 +131,8 @@ class Minimize:
     args: tuple[PyTree, ...]
     is_batched: tuple[bool, ...] = static()
     packing: Packing = static()
-    derivatives: Any = static(Autodiff())
-    has_aux: bool = static(False)
+    derivatives: Any = static(default=Autodiff())
+    has_aux: bool = static(default=False)
 
     @property
     def evaluations_per_gradient(self) -> int:
@@ -182,14 +182,15 @@ class Minimize:
         """The user's derivative functions speak of pytrees; the solvers of flat vectors."""
         if not isinstance(self.derivatives, Supplied):
             return self.derivatives
-        supplied, packing = self.derivatives, self.packing
+        gradient_of, hessian_of, hvp_of = self.derivatives.gradient, self.derivatives.hessian, self.derivatives.hvp
+        packing = self.packing
         given: dict[str, Callable[..., Any]] = {}
-        if supplied.gradient is not None:
-            given["gradient"] = lambda x, *args: packing.ravel(supplied.gradient(packing.unravel(x), *args))
-        if supplied.hvp is not None:
-            given["hvp"] = lambda x, v, *args: packing.ravel(supplied.hvp(packing.unravel(x), packing.unravel(v), *args))
-        if supplied.hessian is not None:
-            given["hessian"] = lambda x, *args: _flat_matrix(supplied.hessian(packing.unravel(x), *args), packing)
+        if gradient_of is not None:
+            given["gradient"] = lambda x, *args: packing.ravel(gradient_of(packing.unravel(x), *args))
+        if hvp_of is not None:
+            given["hvp"] = lambda x, v, *args: packing.ravel(hvp_of(packing.unravel(x), packing.unravel(v), *args))
+        if hessian_of is not None:
+            given["hessian"] = lambda x, *args: _flat_matrix(hessian_of(packing.unravel(x), *args), packing)
         return Supplied(**given)
 
 

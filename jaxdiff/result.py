@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import PyTree
@@ -149,7 +150,7 @@ class OptimizeResult:
         Raises:
             OptimizationError: a problem did not converge; the message says how many and why.
         """
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             raise TypeError("raise_if_failed() needs values; under jit, vmap or grad look at result.status instead")
         if not np.all(np.asarray(self.success)):
             raise OptimizationError(self.message)
@@ -165,7 +166,7 @@ class OptimizeResult:
         return values
 
     def __str__(self) -> str:
-        if isinstance(self.status, jax.core.Tracer):
+        if isinstance(self.status, Tracer):
             return object.__repr__(self)
         rows = _rows(self)
         width = max(len(name) for name, _ in rows)

@@ -66,7 +66,7 @@ class FromOptax:
         1.0
     """
 
-    transformation: Any = static(None)
+    transformation: Any = static(default=None)
     gtol: Any = None
 
     name: ClassVar[str] = "optax"

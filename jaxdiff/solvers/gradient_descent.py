@@ -68,7 +68,7 @@ class GradientDescent:
     """
 
     learning_rate: Any = 1.0
-    line_search: Literal["backtracking", "fixed"] = static("backtracking")
+    line_search: Literal["backtracking", "fixed"] = static(default="backtracking")
     gtol: Any = None
 
     name: ClassVar[str] = "gradient_descent"
