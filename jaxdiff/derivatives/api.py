@@ -50,6 +50,8 @@ def derivative(f: Callable[..., Any], n: int = 1, *, method: Method = _AUTODIFF)
     def derivative_of_f(x: Any, *args: Any, **kwargs: Any) -> jax.Array:
         with explain_tracing_errors():
             points = _as_points(x)
+            if points.size == 0:
+                return points
             return method.derivative_at(Bound.of(f, (points, *args), kwargs), points, n)
 
     return derivative_of_f

@@ -20,7 +20,7 @@ import functools
 import itertools
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -267,23 +267,29 @@ class _Space:
         x = jax.lax.stop_gradient(self.x).astype(self.work)
         return share * (x - self.bounds[0].astype(self.work)), share * (self.bounds[1].astype(self.work) - x)
 
-    def coordinate(self, i: Any, axis: int = 0, *, with_center: bool = False) -> "_Axis":
-        """The axis along coordinate i: positions are values of x[i]."""
-        room = self.room()
-        line = _choose(self.schemes[axis], self.steps[:, i], None if room is None else (room[0][i], room[1][i]), self.work)
-        positions = self.x[i] + (line.offsets * line.step).astype(self.x.dtype)
-        if self.bounds is not None:
-            positions = jnp.clip(positions, self.bounds[0][i], self.bounds[1][i])
-        # The barrier keeps a compiler from cancelling (x + h) - x, which is the point of computing it.
-        positions = jax.lax.optimization_barrier(positions)
-        moved = jax.lax.stop_gradient((positions - self.x[i]).astype(self.work))
-        if self.schemes[axis].stencils[0].derivative == 1:
-            # The sum of w_k (x_k - x): for two points it is the representable difference itself.
-            line_axis = _Axis(positions, line.weights, jnp.sum(line.weights * moved))
-        else:
+    def axes(self, number: int = 0, *, with_center: bool = False) -> "_Axis":
+        """The axes along all coordinates, one per row: positions are values of that coordinate."""
+        scheme, room = self.schemes[number], self.room()
+
+        def axis(x: jax.Array, steps: jax.Array, room: Any, bounds: Any) -> _Axis:
+            line = _choose(scheme, steps, room, self.work)
+            positions = x + (line.offsets * line.step).astype(x.dtype)
+            if bounds is not None:
+                positions = jnp.clip(positions, *bounds)
+            # The barrier keeps a compiler from cancelling (x + h) - x, which is the point of computing it.
+            positions = jax.lax.optimization_barrier(positions)
+            moved = jax.lax.stop_gradient((positions - x).astype(self.work))
+            if scheme.stencils[0].derivative == 1:
+                # The sum of w_k (x_k - x): for two points it is the representable difference itself.
+                return _Axis(positions, line.weights, jnp.sum(line.weights * moved)).centered(x, with_center)
             shift = jnp.sum(line.weights * (moved / line.step - line.offsets))
-            line_axis = _Axis(positions, line.weights - shift * line.first, _power(line.step, self.schemes[axis]))
-        return line_axis.centered(self.x[i], with_center)
+            return _Axis(positions, line.weights - shift * line.first, _power(line.step, scheme)).centered(x, with_center)
+
+        return jax.vmap(axis)(self.x, self.steps.T, room, self.bounds)
+
+    def moved(self, i: Any, position: jax.Array, point: jax.Array | None = None) -> jax.Array:
+        """X (or a point) with coordinate i elsewhere. A selection fuses with what follows and vectorises; a scatter does neither."""
+        return jnp.where(jnp.arange(self.x.size) == i, position, self.x if point is None else point)
 
     def direction(self, v: jax.Array, *, with_center: bool = False, share: float = 1.0) -> "_Axis":
         """The axis along a vector: positions are multiples t of v. Its step is the longest that takes no coordinate beyond its own."""
@@ -371,13 +377,12 @@ def _over(function: Callable[..., jax.Array], items: Any, chunk_size: int | None
 def _columns(space: _Space, method: FiniteDifference, fun: Callable[[jax.Array], jax.Array], center: jax.Array) -> jax.Array:
     """The derivative of ``fun`` ([n] to [m]) along every coordinate, [n, m]; ``center`` is fun at x."""
 
-    def column(i: jax.Array) -> jax.Array:
-        axis = space.coordinate(i)
-        values = jax.vmap(lambda position: fun(space.x.at[i].set(position)))(axis.positions)
+    def column(i: jax.Array, axis: _Axis) -> jax.Array:
+        values = jax.vmap(lambda position: fun(space.moved(i, position)))(axis.positions)
         return _combine(values, axis.weights, axis.divisor, center if space.schemes[0].has_center else values[0])
 
     n = space.x.size
-    return _over(column, (jnp.arange(n),), method.chunk_size, space.schemes[0].num_points * max(n, center.size))
+    return _over(column, (jnp.arange(n), space.axes()), method.chunk_size, space.schemes[0].num_points * max(n, center.size))
 
 
 @compiled
@@ -385,12 +390,12 @@ def _derivative(method: FiniteDifference, bound: Bound, x: jax.Array) -> jax.Arr
     output = jax.eval_shape(lambda point: bound.scalar(point)[0], jax.ShapeDtypeStruct((), x.dtype))
     space = _Space.of(method, x, output, (bound.order,))
 
-    def at(i: jax.Array) -> jax.Array:
-        axis = space.coordinate(i, with_center=space.schemes[0].has_center)
+    def at(axis: _Axis) -> jax.Array:
         values = jax.vmap(lambda position: bound.scalar(position)[0])(axis.positions)
         return _combine(values, axis.weights, axis.divisor, values[0])
 
-    slopes = _over(at, (jnp.arange(x.size),), method.chunk_size, 1 + space.schemes[0].num_points)
+    axes = space.axes(with_center=space.schemes[0].has_center)
+    slopes = _over(at, (axes,), method.chunk_size, 1 + space.schemes[0].num_points)
     return slopes.reshape(x.shape).astype(x.dtype)
 
 
@@ -431,10 +436,10 @@ def _hessian_of_values(method: FiniteDifference, bound: Bound, x: PyTree) -> PyT
     if n > 1:
         space = _Space.of(method, x, value, (1, 1))
         rows, columns = np.triu_indices(n, 1)
+        axes = space.axes(with_center=space.schemes[0].has_center)
+        pairs = [(jnp.asarray(side), jax.tree.map(lambda leaf, side=side: leaf[side], axes)) for side in (rows, columns)]
         points = (1 + space.schemes[0].num_points) ** 2
-        mixed = _over(
-            lambda i, j: _product(space, fun, (i, j), value)[0], (jnp.asarray(rows), jnp.asarray(columns)), method.chunk_size, points * n
-        )
+        mixed = _over(lambda *pair: _product(space, fun, pair, value)[0], pairs, method.chunk_size, points * n)
         matrix = matrix.at[rows, columns].set(mixed).at[columns, rows].set(mixed)
     return unravel_matrix(matrix, x, x)
 
@@ -445,25 +450,28 @@ def _partial(method: FiniteDifference, bound: Bound, x: jax.Array) -> jax.Array:
     value = jax.eval_shape(lambda x: bound.scalar(x)[0], x)
     space = _Space.of(method, x, value, tuple(count for _, count in counted))
     fun = lambda flat: bound.scalar(flat)[0][None]  # noqa: E731
-    return _product(space, fun, tuple(index for index, _ in counted))[0].astype(x.dtype)
+    axes = []
+    for number, (index, _) in enumerate(counted):
+        all_axes = space.axes(number, with_center=space.schemes[number].has_center)
+        axes.append((index, jax.tree.map(lambda leaf, index=index: leaf[index], all_axes)))
+    return _product(space, fun, axes)[0].astype(x.dtype)
 
 
 def _product(
-    space: _Space, fun: Callable[[jax.Array], jax.Array], coordinates: tuple[Any, ...], reference: jax.Array | None = None
+    space: _Space, fun: Callable[[jax.Array], jax.Array], axes: Sequence[tuple[Any, _Axis]], reference: jax.Array | None = None
 ) -> jax.Array:
-    """The product of the schemes of several axes, one coordinate each, applied to ``fun``."""
-    axes = [space.coordinate(i, number, with_center=space.schemes[number].has_center) for number, i in enumerate(coordinates)]
-    grid = jnp.meshgrid(*(jnp.arange(axis.positions.size) for axis in axes), indexing="ij")
-    weights = functools.reduce(jnp.multiply, [axis.weights[index] for axis, index in zip(axes, grid, strict=True)])
+    """The product of stencils along several axes, each with the coordinate it moves, applied to ``fun``."""
+    grid = jnp.meshgrid(*(axis.positions for _, axis in axes), indexing="ij")
+    weights = functools.reduce(jnp.multiply, jnp.meshgrid(*(axis.weights for _, axis in axes), indexing="ij"))
+    divisor = functools.reduce(jnp.multiply, [axis.divisor for _, axis in axes])
 
-    def at(*ks: jax.Array) -> jax.Array:
+    def at(*positions: jax.Array) -> jax.Array:
         point = space.x
-        for axis, i, k in zip(axes, coordinates, ks, strict=True):
-            point = point.at[i].set(axis.positions[k])
+        for (i, _), position in zip(axes, positions, strict=True):
+            point = space.moved(i, position, point)
         return fun(point)
 
-    values = jax.vmap(at)(*(index.reshape(-1) for index in grid))
-    divisor = functools.reduce(jnp.multiply, [axis.divisor for axis in axes])
+    values = jax.vmap(at)(*(positions.reshape(-1) for positions in grid))
     return _combine(values, weights.reshape(-1), divisor, values[0] if reference is None else reference)
 
 
@@ -493,12 +501,12 @@ def _hvp_of_values(method: FiniteDifference, bound: Bound, x: PyTree, v: PyTree)
 
     def component(i: jax.Array) -> jax.Array:
         # The two axes may move the same coordinate, so that each of them has half of its room.
-        across = space.direction(jnp.zeros_like(flat_v).at[i].set(1), with_center=has_center, share=0.5)
+        across = space.direction((jnp.arange(n) == i).astype(flat_v.dtype), with_center=has_center, share=0.5)
         weights = (line.weights[:, None] * across.weights[None, :]).reshape(-1)
 
         def at(t: jax.Array, s: jax.Array) -> jax.Array:
             point = space.along(flat_v, t)
-            return bound.scalar(unravel(point.at[i].add(s.astype(point.dtype)), x))[0]
+            return bound.scalar(unravel(space.moved(i, point + s.astype(point.dtype), point), x))[0]
 
         values = jax.vmap(lambda t: jax.vmap(lambda s: at(t, s))(across.positions))(line.positions).reshape(-1)
         return _combine(values, weights, line.divisor * across.divisor, value)

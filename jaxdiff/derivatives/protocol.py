@@ -6,7 +6,8 @@ checks its arguments, binds f, and asks. A new method is one new class and nothi
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+import weakref
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff._types import PyTree
-from jaxdiff._validation import is_traced
 
 
 @jax.tree_util.register_dataclass
@@ -172,20 +172,47 @@ class Method(Protocol):
 
 
 def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for kernels ``(method, bound, x, ...)``: compiled once per function, shapes and static options.
+    """Decorator for kernels ``(method, bound, x, ...)``: compiled once per function f, shapes and static options.
 
-    Inside somebody else's trace the kernel is traced in place, since that trace is compiled anyway; a kernel of its own would keep alive
-    what f closes over. So is a kernel whose function or static arguments cannot be hashed.
+    What is compiled is remembered for as long as f itself lives and no longer: f may close over large arrays, or over tracers of somebody
+    else's trace. As with ``jax.jit``, f has to be pure: a change of what it closes over is not seen. An f that cannot be hashed, which says
+    of itself that it may change, is compiled at every call.
     """
-    fast = jax.jit(kernel)
+    programs: dict[int, tuple[weakref.ref, Callable[..., Any]]] = {}
+
+    def program_of(f: Callable[..., Any]) -> Callable[..., Any]:
+        known = programs.get(id(f))
+        if known is not None and known[0]() is f:
+            return known[1]
+        number = id(f)
+        try:
+            reference = weakref.ref(f, lambda _: programs.pop(number, None))
+        except TypeError:  # a callable without weak references, such as one with __slots__
+            return _program(kernel, lambda: f)
+        program = _program(kernel, reference)
+        if _is_hashable(f):
+            programs[number] = (reference, program)
+        return program
 
     @functools.wraps(kernel)
     def wrapper(method: Any, bound: Bound, *args: Any) -> Any:
-        if is_traced((method, bound, args)) or not _is_hashable((bound.f, bound.rest)):
+        if not _is_hashable(bound.rest):
             return kernel(method, bound, *args)
-        return fast(method, bound, *args)
+        return program_of(bound.f)(method, dataclasses.replace(bound, f=_absent), *args)
 
     return wrapper
+
+
+def _program(kernel: Callable[..., Any], f: Callable[[], Any]) -> Callable[..., Any]:
+    @functools.wraps(kernel)
+    def run(method: Any, bound: Bound, *args: Any) -> Any:
+        return kernel(method, dataclasses.replace(bound, f=f()), *args)
+
+    return jax.jit(run)
+
+
+def _absent(*args: Any, **kwargs: Any) -> Any:
+    raise AssertionError("f is put back before it is called")
 
 
 def describe(output: Any) -> str:
@@ -201,7 +228,7 @@ def _is_data(leaf: Any) -> bool:
     return isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype.kind in "biufcV"
 
 
-def _is_hashable(value: Hashable) -> bool:
+def _is_hashable(value: Any) -> bool:
     try:
         hash(value)
     except TypeError:
