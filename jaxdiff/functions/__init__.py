@@ -1,1 +1,1 @@
-"""Functions with documented derivatives, and problems with known answers: plain callables, registries, published data."""
+"""Values and documented derivatives: activations, losses, rules of differentiation, a small network, and standard test problems."""
