@@ -164,7 +164,7 @@ def misra1d(x: Samples, b: Parameters) -> Samples:
 def enso(x: Samples, b: Parameters) -> Samples:
     """Monthly air pressure: a yearly cycle and two more of unknown periods b4 and b7.
 
-    ``b1 + b2 cos(2 pi x / 12) + b3 sin(2 pi x / 12) + b5 cos(2 pi x / b4) + b6 sin(2 pi x / b4) + b8 cos(2 pi x / b7) + b9 sin(2 pi x / b7)``
+    ``b1 + b2 cos(w x / 12) + b3 sin(w x / 12) + b5 cos(w x / b4) + b6 sin(w x / b4) + b8 cos(w x / b7) + b9 sin(w x / b7)``, w = 2 pi
 
     Example:
         >>> enso(jnp.array([0.0]), jnp.array([1.0, 2.0, 0.0, 40.0, 3.0, 0.0, 25.0, 4.0, 0.0])).tolist()
