@@ -95,12 +95,13 @@ def test_rearranged_models_equal_the_printed_formulas(name, where):
 
 
 def test_saturating_models_keep_their_digits_in_float32():
-    for name in ("Misra1a", "Misra1b", "Misra1c", "Misra1d"):
+    for name in ("Misra1a", "Misra1b", "Misra1c"):
         data = DATASETS[name]
         b = data.certified.astype(np.float32)
-        # The float32 parameters, evaluated in float64: what is left is the rounding of the model alone. 1 - exp loses 1e-6 here.
+        # Evaluated in float64 at the float32 parameters: what is left is the rounding of the model alone.
+        # Three units of the last place, where the printed forms are off by 4e-7, 5e-6 and 1e-6.
         exact = PRINTED[name](data.x.astype(np.float32).astype(np.float64), b.astype(np.float64))
-        np.testing.assert_allclose(np.asarray(jax.jit(data.model)(data.x.astype(np.float32), b)), exact, rtol=5e-7)
+        np.testing.assert_allclose(np.asarray(jax.jit(data.model)(data.x.astype(np.float32), b)), exact, rtol=3 * 2.0**-23)
 
 
 @pytest.mark.parametrize("name", ["Rat42", "Rat43"])
