@@ -101,7 +101,7 @@ def _loss_definitions(mp: Any) -> dict[str, Callable[[Any, Any], Any]]:
         "binary_cross_entropy": lambda p, t: -xlogy(t, p) - xlogy(1 - t, 1 - p),
         "binary_cross_entropy_with_logits": lambda p, t: softplus(p) - t * p,
         "hinge": lambda p, t: max(mp.mpf(0), 1 - t * p),
-        "poisson_nll": lambda p, t: p - xlogy(t, p),
+        "poisson_nll": lambda p, t: mp.exp(p) - t * p,
         "categorical_cross_entropy": lambda p, t: -xlogy(t, p),
         "kl_divergence": lambda p, t: xlogy(t, t) - xlogy(t, p),
     }
@@ -123,20 +123,20 @@ def scalar_derivative(name: str, points: Sequence[float], n: int = 1) -> list[An
     Example:
         >>> float(scalar_derivative("sin", [0.0])[0])
         1.0
+        >>> derivative = scalar_derivative("tanh", [60.0])[0]  # sech(60)^2
+        >>> round(float(derivative * 1e52), 6)
+        3.067059
     """
     mpmath = _mpmath()
-    with mpmath.workdps(DIGITS):
-        definitions = _activation_definitions(mpmath.mp) | {key: getattr(mpmath.mp, entry.mpmath_name) for key, entry in ELEMENTARY.items()}
-        function = definitions[name]
-        return [mpmath.diff(function, mpmath.mpf(float(point)), n) for point in points]
-
-
-def scalar_value(name: str, points: Sequence[float]) -> list[Any]:
-    """The value at each point, to 50 digits; see `scalar_derivative`."""
-    mpmath = _mpmath()
-    with mpmath.workdps(DIGITS):
-        definitions = _activation_definitions(mpmath.mp) | {key: getattr(mpmath.mp, entry.mpmath_name) for key, entry in ELEMENTARY.items()}
-        return [definitions[name](mpmath.mpf(float(point))) for point in points]
+    exact = []
+    for point in points:
+        # In a tail the value is one less exp(-2|x|), and the derivative is that difference: it needs digits of its own.
+        with mpmath.workdps(DIGITS + int(n * 2 * abs(point))):
+            definitions = _activation_definitions(mpmath.mp) | {
+                key: getattr(mpmath.mp, entry.mpmath_name) for key, entry in ELEMENTARY.items()
+            }
+            exact.append(mpmath.diff(definitions[name], mpmath.mpf(float(point)), n))
+    return exact
 
 
 def vector_jacobian(name: str, x: Sequence[float]) -> list[list[Any]]:
@@ -182,10 +182,17 @@ def has_loss(name: str) -> bool:
     return name == "categorical_cross_entropy_with_logits" or name in _loss_definitions(_mpmath().mp)
 
 
-def error_in_ulp(values: Any, references: Sequence[Any], dtype: str) -> np.ndarray:
+def error_in_ulp(values: Any, references: Sequence[Any], dtype: str, terms: Sequence[float] | None = None) -> np.ndarray:
     """|value - reference| in units in the last place (ulp) of the reference; inf where the value is not finite.
 
     Below the smallest normal number the unit is that number: XLA flushes what is smaller to zero.
+
+    Args:
+        values: numbers of ``dtype``.
+        references: exact ones.
+        dtype: float32 or float64.
+        terms: sizes of the terms that a reference is the difference of; where they are larger, the unit is theirs, since a rounded term
+            cannot leave a difference with more digits.
 
     Example:
         >>> error_in_ulp(np.array([1.0 + 2.0**-52]), [1], "float64").tolist()
@@ -196,8 +203,9 @@ def error_in_ulp(values: Any, references: Sequence[Any], dtype: str) -> np.ndarr
     smallest = mpmath.mpf(float(info.smallest_normal))
     errors = []
     with mpmath.workdps(DIGITS):
-        for value, reference in zip(np.ravel(np.asarray(values)).tolist(), references, strict=True):
-            size = abs(mpmath.mpf(reference))
+        sizes = [0.0] * len(references) if terms is None else terms
+        for value, reference, term in zip(np.ravel(np.asarray(values)).tolist(), references, sizes, strict=True):
+            size = max(abs(mpmath.mpf(reference)), mpmath.mpf(float(term)))
             spacing = mpmath.mpf(2) ** (mpmath.frexp(size)[1] - 1) * mpmath.mpf(float(info.eps)) if size >= smallest else smallest
             errors.append(float(abs(mpmath.mpf(value) - reference) / spacing) if np.isfinite(value) else float("inf"))
     return np.asarray(errors)
