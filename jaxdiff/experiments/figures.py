@@ -23,7 +23,7 @@ class Theme:
         text: of words, ticks and frames.
         faint: of grids and what should stand back.
         series: for data, in order.
-        levels: name of a matplotlib colour map for filled contours and matrices.
+        levels: colours from low to high, for filled contours and matrices.
         good: of what is right.
         bad: of what is wrong.
     """
@@ -33,9 +33,15 @@ class Theme:
     text: str
     faint: str
     series: tuple[str, ...]
-    levels: str
+    levels: tuple[str, ...]
     good: str
     bad: str
+
+    def colour_map(self) -> Any:
+        """`levels` as a colour map of matplotlib."""
+        from matplotlib.colors import LinearSegmentedColormap
+
+        return LinearSegmentedColormap.from_list(self.name, list(self.levels))
 
 
 LIGHT = Theme(
@@ -44,7 +50,7 @@ LIGHT = Theme(
     text="#1f2933",
     faint="#d5dae1",
     series=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#595959"),
-    levels="Blues",
+    levels=("#f3f8fd", "#c6dcef", "#8fb8dc"),
     good="#009e73",
     bad="#d55e00",
 )
@@ -54,7 +60,7 @@ DARK = Theme(
     text="#e6edf3",
     faint="#39424e",
     series=("#56b4e9", "#e69f00", "#2fc796", "#e79ac4", "#f0e442", "#7aa7ff", "#b0b8c1"),
-    levels="cividis",
+    levels=("#101823", "#1d3a5c", "#3d6d9e"),
     good="#2fc796",
     bad="#ff8a4c",
 )

@@ -62,6 +62,19 @@ class NewtonTable(SolverTable):
         return jd.Newton(**given)
 
 
+class BFGSTable(SolverTable):
+    """BFGS with a dense approximation of the inverse Hessian."""
+
+    name: Literal["bfgs"] = "bfgs"
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
+
+    def build(self) -> Any:
+        """The solver itself."""
+        import jaxdiff as jd
+
+        return jd.BFGS(gtol=self.gtol)
+
+
 class OptaxTable(SolverTable):
     """Base of optax's transformations."""
 
@@ -123,12 +136,13 @@ class RmspropTable(OptaxTable):
 SOLVERS: dict[str, type[SolverTable]] = {
     "gradient_descent": GradientDescentTable,
     "newton": NewtonTable,
+    "bfgs": BFGSTable,
     "adam": AdamTable,
     "sgd": SgdTable,
     "rmsprop": RmspropTable,
 }
 
-AnySolver = Annotated[GradientDescentTable | NewtonTable | AdamTable | SgdTable | RmspropTable, Field(discriminator="name")]
+AnySolver = Annotated[GradientDescentTable | NewtonTable | BFGSTable | AdamTable | SgdTable | RmspropTable, Field(discriminator="name")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +219,7 @@ def registry(topic: str) -> Mapping[str, Any]:
 
     Example:
         >>> sorted(registry("solvers"))
-        ['adam', 'gradient_descent', 'newton', 'rmsprop', 'sgd']
+        ['adam', 'bfgs', 'gradient_descent', 'newton', 'rmsprop', 'sgd']
     """
     return _REGISTRIES[topic]()
 

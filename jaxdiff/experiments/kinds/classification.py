@@ -106,15 +106,15 @@ class Classification(Experiment):
         np.fill_diagonal(confusion, 0)
         if confusion.sum():
             true, guess = np.unravel_index(np.argmax(confusion), confusion.shape)
-            verdicts.append(
-                Verdict(f"{confusion.sum()} are misread; most often a {true} is taken for a {guess} ({confusion.max()} times).")
-            )
+            verdicts.append(Verdict(f"{confusion.sum()} are misread; most often {true} is taken for {guess} ({confusion.max()} times)."))
         return verdicts
 
     def figures(self, outcome: Outcome) -> Mapping[str, Picture]:
         """Loss and accuracy over the steps; the confusion matrix; what was misread."""
 
         def draw_training(figure: Any, theme: figures.Theme) -> None:
+            from matplotlib.ticker import LogLocator, NullLocator
+
             left, right = figure.subplots(1, 2)
             for position, solver in enumerate(self.solvers):
                 style = {"color": theme.series[position % 7], "linestyle": figures.DASHES[position % 7], "label": solver.heading}
@@ -126,6 +126,10 @@ class Classification(Experiment):
             right.set_ylabel("digits held back that are misread (%)")
             for axis in (left, right):
                 axis.set_xlabel("step")
+                # Less than two decades: powers of ten alone would leave the axis bare.
+                axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.yaxis.set_minor_locator(NullLocator())
             figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=len(self.solvers))
 
         confusion = outcome.arrays["confusion"]
@@ -135,22 +139,10 @@ class Classification(Experiment):
             axis = left.subplots()
             wrong = confusion.astype(float)
             np.fill_diagonal(wrong, np.nan)
-            axis.imshow(wrong, cmap=theme.levels, vmin=0)
-            middle = np.nanmax(wrong) / 2 if np.nansum(wrong) else 1
+            axis.imshow(wrong, cmap=theme.colour_map(), vmin=0)
             for i, j in np.argwhere(confusion > 0):
-                # Blues grow darker with the count, cividis brighter.
-                is_strong = i != j and confusion[i, j] > middle
-                colour = ("#ffffff" if theme.name == "light" else "#000000") if is_strong else theme.text
-                axis.text(
-                    j,
-                    i,
-                    f"{confusion[i, j]}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    color=colour,
-                    fontweight="bold" if i == j else "normal",
-                )
+                weight = "bold" if i == j else "normal"
+                axis.text(j, i, f"{confusion[i, j]}", ha="center", va="center", fontsize=8, fontweight=weight)
             axis.set_xticks(range(10))
             axis.set_yticks(range(10))
             axis.grid(visible=False)

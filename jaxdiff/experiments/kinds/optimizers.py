@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from jaxdiff.experiments import figures
 from jaxdiff.experiments.base import Column, Context, Experiment, Outcome, Picture, Table, Verdict
@@ -33,6 +33,23 @@ class Optimizers(Experiment):
         description="tables with a name and options",
     )
     max_steps: int = Field(default=5000, ge=1, le=1_000_000, description="of solvers that do not give their own")
+
+    @field_validator("problems")
+    @classmethod
+    def _have_two_variables(cls, problems: list[str]) -> list[str]:
+        for name in problems:
+            try:
+                _problem(name)
+            except ValueError as error:
+                raise ValueError(f"expected functions of two variables with a known minimizer: {error}") from None
+        return problems
+
+    @model_validator(mode="after")
+    def _headings_differ(self) -> "Optimizers":
+        headings = [solver.heading for solver in self.solvers]
+        if len(set(headings)) < len(headings):
+            raise ValueError(f"solvers: expected different headings, got {', '.join(headings)}; give each table a label of its own")
+        return self
 
     def run(self, context: Context) -> Outcome:
         """Solve everything, keeping the paths."""
@@ -111,8 +128,8 @@ class Optimizers(Experiment):
                     path = outcome.arrays[f"{name}_{position}_path"]
                     few = slice(None, None, max(1, len(path) // 25))
                     colour = theme.series[(1, 0, 2, 3, 4, 5, 6)[position % 7]]
-                    axis.plot(*path.T, color=theme.background, linewidth=3.2, alpha=0.8, zorder=3)
-                    axis.plot(*path.T, color=colour, linewidth=1.7, linestyle=figures.DASHES[position % 7], zorder=4)
+                    axis.plot(*path.T, color=theme.background, linewidth=3.0, alpha=0.7, zorder=3)
+                    axis.plot(*path.T, color=colour, linewidth=1.7, zorder=4)
                     axis.plot(
                         *path[few].T,
                         figures.MARKERS[position % 7],
@@ -156,11 +173,16 @@ class Optimizers(Experiment):
 
 
 def _problem(name: str) -> Any:
+    """The problem in two variables.
+
+    Raises:
+        ValueError: it has another number of them, or no minimizer of it is known.
+    """
     from jaxdiff.functions.problems import get_problem
 
-    problem = get_problem(name)
-    if np.shape(problem.start) != (2,):
-        raise ValueError(f"problem {name!r} has {np.size(problem.start)} variables; the paths of two can be drawn")
+    problem = get_problem(name, 2)
+    if not problem.minimizers or problem.minimum is None:
+        raise ValueError(f"name = {name!r}; no minimizer of it is known")
     return problem
 
 
@@ -213,9 +235,8 @@ def _draw_contours(axis: Any, arrays: Mapping[str, np.ndarray], name: str, theme
     """Filled contours of log(f - minimum + a little), so that a valley and its walls both show."""
     gap = arrays[f"{name}_grid_f"] - float(arrays[f"{name}_minimum"])
     level = np.log10(np.maximum(gap, 0) + 1e-3 * np.median(gap))
-    colours = theme.levels
-    axis.contourf(arrays[f"{name}_grid_x"], arrays[f"{name}_grid_y"], level, levels=18, cmap=colours, alpha=0.75)
-    axis.contour(arrays[f"{name}_grid_x"], arrays[f"{name}_grid_y"], level, levels=18, colors=theme.text, linewidths=0.3, alpha=0.5)
+    axis.contourf(arrays[f"{name}_grid_x"], arrays[f"{name}_grid_y"], level, levels=18, cmap=theme.colour_map())
+    axis.contour(arrays[f"{name}_grid_x"], arrays[f"{name}_grid_y"], level, levels=18, colors=theme.text, linewidths=0.3, alpha=0.6)
     axis.set_xlim(arrays[f"{name}_grid_x"][[0, -1]])
     axis.set_ylim(arrays[f"{name}_grid_y"][[0, -1]])
 
@@ -226,7 +247,8 @@ def _legend(figure: Any, names: list[str], theme: figures.Theme, *, ends: bool) 
     handles = []
     for position, name in enumerate(names):
         colour = theme.series[(1, 0, 2, 3, 4, 5, 6)[position % 7]]
-        style = {"marker": figures.MARKERS[position % 7], "linestyle": figures.DASHES[position % 7]}
+        # Paths are told apart by their marks: dashes would look like steps.
+        style = {"marker": figures.MARKERS[position % 7], "linestyle": "-" if ends else figures.DASHES[position % 7]}
         handles.append(Line2D([], [], color=colour, label=name, **style))
     if ends:
         handles.append(
