@@ -43,20 +43,14 @@ class Autodiff:
 
     def derivative_at(self, bound: Bound, x: jax.Array, n: int) -> jax.Array:
         """Nested forward mode, vmapped over the points."""
-
-        def at(point: jax.Array) -> jax.Array:
-            return bound.scalar(point)[0]
-
+        at: Callable[[jax.Array], jax.Array] = _value_only(bound)
         for _ in range(n):
             at = _slope(at, jnp.ones((), x.dtype)) if self.mode != "reverse" else jax.grad(at)
         return jax.vmap(at)(x.reshape(-1)).reshape(x.shape)
 
     def partial_at(self, bound: Bound, x: jax.Array, indices: tuple[int, ...]) -> jax.Array:
         """Nested forward mode along unit vectors."""
-
-        def at(point: jax.Array) -> jax.Array:
-            return bound.scalar(point)[0]
-
+        at: Callable[[jax.Array], jax.Array] = _value_only(bound)
         for index in indices:
             at = _slope(at, jnp.zeros_like(x).at[index].set(1))
         return at(x)

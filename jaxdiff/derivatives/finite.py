@@ -338,9 +338,9 @@ class _Axis(NamedTuple):
 
 def _choose(scheme: _Scheme, steps: jax.Array, room: tuple[jax.Array, ...] | None, work: Any) -> _Line:
     """The preferred stencil where it fits; else the one-sided stencil of the side with more room, shortened if need be."""
-    tables = [jnp.asarray(table, work) for table in (scheme.offsets, scheme.weights, scheme.first)]
+    offsets, weights, first = (jnp.asarray(table, work) for table in (scheme.offsets, scheme.weights, scheme.first))
     if room is None:
-        return _Line(*(table[0] for table in tables), steps[0])
+        return _Line(offsets[0], weights[0], first[0], steps[0])
     down, up = room
     reach_down, reach_up = (jnp.asarray(np.abs(side), work) for side in (scheme.offsets.min(axis=1), scheme.offsets.max(axis=1)))
     is_fitting = (reach_up[0] * steps[0] <= up) & (reach_down[0] * steps[0] <= down)
@@ -349,7 +349,7 @@ def _choose(scheme: _Scheme, steps: jax.Array, room: tuple[jax.Array, ...] | Non
     step = jnp.where(is_fitting, steps[0], jnp.minimum(steps[chosen], longest))
     is_inside = (down >= 0) & (up >= 0)
     step = jnp.where(is_inside & (step > 0), step, jnp.nan)
-    return _Line(*(table[chosen] for table in tables), step)
+    return _Line(offsets[chosen], weights[chosen], first[chosen], step)
 
 
 def _power(step: jax.Array, scheme: _Scheme) -> jax.Array:

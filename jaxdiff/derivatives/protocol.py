@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -133,10 +133,8 @@ class Bound:
 class Method(Protocol):
     """Where derivatives come from. Every answer has the form that JAX's own transformations give it, and must be traceable."""
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether derivatives carry rounding error only, and no truncation error."""
-        ...
+    is_exact: ClassVar[bool]
+    """Whether derivatives carry rounding error only, and no truncation error."""
 
     def num_evaluations(self, n: int) -> int:
         """Evaluations of f that a value and a gradient with respect to n parameters cost together."""
