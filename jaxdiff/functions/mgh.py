@@ -18,6 +18,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, overload
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64
@@ -166,8 +167,8 @@ def _frozen(values: Any) -> HostVector:
 
 
 def _like(values: np.ndarray, x: Point) -> Array:
-    """Constants, computed in float64 on the host, in the dtype of x."""
-    return jnp.asarray(values, x.dtype)
+    """Constants, computed in float64 on the host, in the dtype of x (or what JAX makes of it)."""
+    return jnp.asarray(values, jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def _steps(count: int) -> np.ndarray:
