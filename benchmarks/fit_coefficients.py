@@ -72,12 +72,13 @@ def mish_derivative(x: mp.mpf) -> mp.mpf:
     return e * (4 * (x + 1) + e * (4 * x + 6) + 4 * e**2 + e**3) / (2 * e + e * e + 2) ** 2
 
 
-# name, derivative, a guess of its root -r, the interval of a = -x around r, and the number of coefficients in float32 and in float64.
+# Name, derivative, a guess of its root -r, the interval of a = -x around r, the centre of the powers (towards the end where the
+# polynomial is small, for its conditioning), and the number of coefficients in float32 and in float64.
 ROOTS = (
-    ("GELU", gelu_derivative, "0.75", ("0.25", "1.3"), (9, 17)),
-    ("GELU_TANH", gelu_tanh_derivative, "0.75", ("0.25", "1.6"), (11, 21)),
-    ("SILU", silu_derivative, "1.28", ("0.75", "2"), (9, 18)),
-    ("MISH", mish_derivative, "1.19", ("0.75", "1.65"), (8, 18)),
+    ("GELU", gelu_derivative, "0.75", ("0.25", "1.75"), "1.25", (12, 21)),
+    ("GELU_TANH", gelu_tanh_derivative, "0.75", ("0.25", "1.6"), "1.25", (11, 21)),
+    ("SILU", silu_derivative, "1.28", ("0.75", "2"), "1.5", (9, 18)),
+    ("MISH", mish_derivative, "1.19", ("0.75", "1.65"), "1.25", (8, 18)),
 )
 
 
@@ -147,16 +148,27 @@ def main() -> None:
         limit_at_zero(lambda u: mp.log(mp.cosh(mp.sqrt(u))) / u, mp.mpf(1) / 2),
         {32: (0, 1, 8), 64: (0, 1, 16)},
     )
-    for name, derivative, guess, (low, high), (few, many) in ROOTS:
+    for name, derivative, guess, (low, high), centre, (few, many) in ROOTS:
         r = -mp.findroot(derivative, -mp.mpf(guess))
         root(f"{name}_ROOT", f"the derivative of {name.lower()} is zero at x = -(sum)", r)
-        interval = mp.mpf(low) - r, mp.mpf(high) - r
+        shift = mp.mpf(centre) - r
+        quotient = limit_at_zero(lambda d, f=derivative, r=r: f(-r - d) / -d, mp.diff(derivative, -r))
+        interval = mp.mpf(low) - mp.mpf(centre), mp.mpf(high) - mp.mpf(centre)
         table(
             f"{name}_SLOPE",
-            f"derivative of {name.lower()} at x = -r - d over -d, for -x from {low} to {high}, in d, r its root",
-            limit_at_zero(lambda d, f=derivative, r=r: f(-r - d) / -d, mp.diff(derivative, -r)),
+            f"derivative of {name.lower()} at x = -a over r - a, for a from {low} to {high}, in a - {centre}, r its root",
+            lambda s, quotient=quotient, shift=shift: quotient(s + shift),
             {32: (*interval, few), 64: (*interval, many)},
         )
+        print(f"{name}_SPAN: tuple[float, float, float] = ({float(low)}, {float(high)}, {float(centre)})")
+    print("\n# 1 / sqrt(2 pi) as the nearest number of each precision, and the logarithm of what that rounding took")
+    print("INVERSE_SQRT_2PI: dict[int, tuple[float, float]] = {")
+    for bits, digits in ((32, 24), (64, 53)):
+        exact = 1 / mp.sqrt(2 * mp.pi)
+        with mp.workprec(digits):
+            nearest = +exact
+        print(f"    {bits}: ({float(nearest)!r}, {float(mp.log(exact / nearest))!r}),")
+    print("}")
     pair("GELU_TANH_A", "2 sqrt(2 / pi)", GELU_TANH_A)
     pair("GELU_TANH_B", "2 sqrt(2 / pi) * 0.044715", GELU_TANH_B)
     pair("LOG_2", "log(2)", mp.log(2))

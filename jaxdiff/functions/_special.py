@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jaxdiff.functions import _coefficients as table
 from jaxdiff.functions._arrays import bits_of
 
-INVERSE_SQRT_2PI = 1 / math.sqrt(2 * math.pi)
 # Beyond these arguments the normal tail is below the smallest normal number, times the argument too.
 NORMAL_CUTOFF = {32: 14.0, 64: 40.0}
 # Below the threshold exp(z) = exp(z + S log 2) 2^-S, with S log 2 in two parts, of which the first adds to z without rounding.
@@ -93,21 +92,23 @@ def log_cosh(x: jax.Array) -> jax.Array:
 
 
 def gaussian(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(m, s) with exp(-a^2/2) = m s, for 0 <= a <= the cutoff.
+    """(m, s) with exp(-a^2/2) / sqrt(2 pi) = m s, for 0 <= a <= the cutoff.
 
     a^2 rounds, and exp turns that rounding into a^2/2 times as much: 100 ulp in the tail. With b the leading bits of a, b^2 is
-    exact, and the rest, (a - b)(a + b), is small.
+    exact, and the rest, (a - b)(a + b), is small; what rounding the constant took is made up there too.
     """
+    constant, correction = table.INVERSE_SQRT_2PI[bits_of(a)]
     b = leading_bits(a)
     m, scale = scaled_exp(-0.5 * b * b)
-    rest = -0.5 * (a - b) * (a + b)
+    m *= constant
+    rest = -0.5 * (a - b) * (a + b) + correction
     return m + m * expm1_near_zero(rest), scale
 
 
-def mills_denominator(a: jax.Array) -> jax.Array:
-    """1 / R(a) for 1 <= a <= the cutoff, R the Mills ratio (1 - Phi(a)) / phi(a)."""
+def mills_tail(a: jax.Array) -> jax.Array:
+    """w(a) for 1 <= a <= the cutoff, where 1 / (a + w(a)) is the Mills ratio (1 - Phi(a)) / phi(a)."""
     shifted = a + 4
-    return a + horner(table.MILLS_TAIL[bits_of(a)], (a - 4) / shifted) / shifted
+    return horner(table.MILLS_TAIL[bits_of(a)], (a - 4) / shifted) / shifted
 
 
 def normal_centre(a: jax.Array) -> jax.Array:
@@ -118,7 +119,7 @@ def normal_centre(a: jax.Array) -> jax.Array:
 def normal_pdf(x: jax.Array) -> jax.Array:
     """Density of the standard normal distribution."""
     m, scale = gaussian(jnp.minimum(jnp.abs(x), NORMAL_CUTOFF[bits_of(x)]))
-    return m * INVERSE_SQRT_2PI * scale
+    return m * scale
 
 
 def distance_to_root(a: jax.Array, root: dict[int, tuple[float, float]]) -> jax.Array:

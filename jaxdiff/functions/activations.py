@@ -45,12 +45,13 @@ def _with_root(
     elsewhere: jax.Array,
     root: dict[int, tuple[float, float]],
     slope: dict[int, tuple[float, ...]],
-    interval: tuple[float, float],
+    span: tuple[float, float, float],
 ) -> jax.Array:
     """A derivative whose terms cancel around its root -r: there, the exact distance to the root times a polynomial."""
-    low, high = interval
-    d = special.distance_to_root(jnp.clip(-x, low, high), root)
-    return jnp.where((-x > low) & (-x < high), -d * special.horner(slope[bits_of(x)], d), elsewhere)
+    low, high, centre = span
+    a = jnp.clip(-x, low, high)
+    near_root = -special.distance_to_root(a, root) * special.horner(slope[bits_of(x)], a - centre)
+    return jnp.where((-x > low) & (-x < high), near_root, elsewhere)
 
 
 # --- sigmoid, tanh, softplus ----------------------------------------------------------------------------------------------------------
@@ -370,23 +371,24 @@ def selu_derivative(x: Any) -> Float[Array, "..."]:
 
 def _gelu_kernel(x: jax.Array) -> jax.Array:
     a = jnp.minimum(jnp.abs(x), special.NORMAL_CUTOFF[bits_of(x)])
-    m, scale = special.gaussian(a)
+    density, scale = special.gaussian(a)
     centre = special.normal_centre(jnp.minimum(a, 1))
-    tail = m * special.INVERSE_SQRT_2PI / special.mills_denominator(jnp.maximum(a, 1))
-    # On the left the factor a goes in before the scale, with which the product may underflow.
-    left = -jnp.where(a < 1, a * (0.5 - centre), a * tail) * scale
-    return jnp.where(x < 0, left, x * jnp.where(a < 1, 0.5 + centre, 1 - tail * scale))
+    beyond = jnp.maximum(a, 1)
+    # a Phi(-a): the factor a goes in before the scale, with which the product may underflow.
+    tail = density / (1 + special.mills_tail(beyond) / beyond)
+    left = -jnp.where(a < 1, a * (0.5 - centre), tail * scale)
+    return jnp.where(x < 0, left, x * jnp.where(a < 1, 0.5 + centre, 1 - tail / beyond * scale))
 
 
 def _gelu_derivative_kernel(x: jax.Array) -> jax.Array:
     a = jnp.minimum(jnp.abs(x), special.NORMAL_CUTOFF[bits_of(x)])
-    m, scale = special.gaussian(a)
-    pdf = m * special.INVERSE_SQRT_2PI
+    pdf, scale = special.gaussian(a)
     centre = special.normal_centre(jnp.minimum(a, 1))
-    mills = 1 / special.mills_denominator(jnp.maximum(a, 1))
+    beyond = jnp.maximum(a, 1)
+    mills = 1 / (beyond + special.mills_tail(beyond))
     right = jnp.where(a < 1, 0.5 + centre, 1 - pdf * mills * scale) + a * pdf * scale
     left = jnp.where(a < 1, 0.5 - (centre + a * pdf), pdf * (mills - a) * scale)
-    return _with_root(x, jnp.where(x < 0, left, right), table.GELU_ROOT, table.GELU_SLOPE, (0.25, 1.3))
+    return _with_root(x, jnp.where(x < 0, left, right), table.GELU_ROOT, table.GELU_SLOPE, table.GELU_SPAN)
 
 
 def _gelu_second(x: jax.Array) -> jax.Array:
@@ -394,8 +396,12 @@ def _gelu_second(x: jax.Array) -> jax.Array:
     return _normal_pdf(x) * (math.sqrt(2) - cut) * (math.sqrt(2) + cut)
 
 
-def _tanh_form_exponent(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """2 sqrt(2/pi) (a + 0.044715 a^3) as a sum of two numbers: a single one rounds, and exp magnifies the rounding up to 80-fold."""
+def _tanh_form_cubic(a: jax.Array, weight: int) -> tuple[jax.Array, jax.Array]:
+    """2 sqrt(2/pi) (a + weight 0.044715 a^3) as a sum of two numbers.
+
+    With weight 1 it is the exponent z: in a single number it rounds, and exp magnifies the rounding up to 80-fold. With weight 3 it
+    is a z'(a).
+    """
 
     def renormalise(high: jax.Array, low: jax.Array) -> tuple[jax.Array, jax.Array]:
         leading = special.leading_bits(high)
@@ -404,7 +410,7 @@ def _tanh_form_exponent(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     a_high = special.leading_bits(a)
     a_low = a - a_high
     square_high, square_low = renormalise(a_high * a_high, a_low * (a + a_high))
-    b_high, b_low = table.GELU_TANH_B
+    b_high, b_low = (weight * part for part in table.GELU_TANH_B)
     c_high, c_low = special.unfolded(table.GELU_TANH_A[0], a), table.GELU_TANH_A[1]
     # Each product of leading parts is exact; what their sum with c_high rounds away is caught (Knuth's two-sum).
     cubic_high, cubic_low = square_high * b_high, square_high * b_low + square_low * (b_high + b_low)
@@ -417,7 +423,7 @@ def _tanh_form_exponent(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _tanh_form_exp(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(m, s) with exp(-z(a)) = m s."""
-    high, low = _tanh_form_exponent(a)
+    high, low = _tanh_form_cubic(a, 1)
     m, scale = special.scaled_exp(-high)
     return m + m * special.expm1_near_zero(-low), scale
 
@@ -436,10 +442,10 @@ def _gelu_tanh_derivative_kernel(x: jax.Array) -> jax.Array:
     a = jnp.minimum(jnp.abs(x), _TANH_FORM_CUTOFF[bits_of(x)])
     m, scale = _tanh_form_exp(a)
     e = m * scale
-    a_slope = a * (table.GELU_TANH_A[0] + (table.GELU_TANH_A[1] + 3 * sum(table.GELU_TANH_B) * a * a))
+    high, low = _tanh_form_cubic(a, 3)
     square = 1 + e * (2 + e)
-    result = jnp.where(x < 0, m * ((1 + e) - a_slope) / square * scale, (1 + e * (1 + a_slope)) / square)
-    return _with_root(x, result, table.GELU_TANH_ROOT, table.GELU_TANH_SLOPE, (0.25, 1.6))
+    result = jnp.where(x < 0, m * ((1 - high) + (e - low)) / square * scale, (1 + e * (1 + (high + low))) / square)
+    return _with_root(x, result, table.GELU_TANH_ROOT, table.GELU_TANH_SLOPE, table.GELU_TANH_SPAN)
 
 
 def _gelu_tanh_second(x: jax.Array) -> jax.Array:
@@ -528,7 +534,7 @@ def _silu_derivative_kernel(x: jax.Array) -> jax.Array:
     e = m * scale
     square = 1 + e * (2 + e)
     result = jnp.where(x < 0, m * ((1 + e) - a) / square * scale, (1 + e * (1 + a)) / square)
-    return _with_root(x, result, table.SILU_ROOT, table.SILU_SLOPE, (0.75, 2.0))
+    return _with_root(x, result, table.SILU_ROOT, table.SILU_SLOPE, table.SILU_SPAN)
 
 
 def _silu_second(x: jax.Array) -> jax.Array:
@@ -546,9 +552,10 @@ def _mish_derivative_kernel(x: jax.Array) -> jax.Array:
     a = jnp.minimum(jnp.abs(x), _EXP_CUTOFF[bits_of(x)])
     m, scale = special.scaled_exp(-a)
     e = m * scale
-    right = (1 + e * (4 + e * ((4 * a + 6) + e * (4 * (a + 1))))) / (1 + 2 * e * (1 + e)) ** 2
-    left = m * (4 * (1 - a) + e * ((6 - 4 * a) + e * (4 + e))) / (2 + e * (2 + e)) ** 2 * scale
-    return _with_root(x, jnp.where(x < 0, left, right), table.MISH_ROOT, table.MISH_SLOPE, (0.75, 1.65))
+    # Both denominators are squares, multiplied out: squaring would double their rounding.
+    right = (1 + e * (4 + e * ((4 * a + 6) + e * (4 * (a + 1))))) / (1 + 4 * e * (1 + e * (2 + e * (2 + e))))
+    left = m * (4 * (1 - a) + e * ((6 - 4 * a) + e * (4 + e))) / (4 + e * (8 + e * (8 + e * (4 + e)))) * scale
+    return _with_root(x, jnp.where(x < 0, left, right), table.MISH_ROOT, table.MISH_SLOPE, table.MISH_SPAN)
 
 
 def _tanh_softplus_derivative(x: jax.Array) -> jax.Array:
@@ -694,7 +701,7 @@ def _centred(p: jax.Array, tangent: jax.Array, axis: int) -> jax.Array:
     return shifted - jnp.sum(p * shifted, axis, keepdims=True)
 
 
-def _along_axis(kernel: Callable[[jax.Array, int], jax.Array], jvp: Callable) -> Callable[[jax.Array, int], jax.Array]:
+def _along_axis(kernel: Callable[[jax.Array, int], jax.Array], jvp: Callable[..., jax.Array]) -> Callable[[jax.Array, int], jax.Array]:
     def value(x: jax.Array, axis: int) -> jax.Array:
         return in_working_precision(lambda y: kernel(y, axis))(x)
 
@@ -702,7 +709,8 @@ def _along_axis(kernel: Callable[[jax.Array, int], jax.Array], jvp: Callable) ->
 
     @f.defjvp
     def _(axis: int, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-        return f(*primals, axis), jvp(_softmax(*primals, axis), *tangents, axis)
+        (x,), (tangent,) = primals, tangents
+        return f(x, axis), jvp(_softmax(x, axis), tangent, axis)
 
     return jax.jit(f, static_argnums=1)
 
