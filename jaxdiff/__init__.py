@@ -24,6 +24,7 @@ from jaxdiff.result import History as History
 from jaxdiff.result import OptimizationError as OptimizationError
 from jaxdiff.result import OptimizeResult as OptimizeResult
 from jaxdiff.result import Status as Status
+from jaxdiff.solvers import BFGS as BFGS
 from jaxdiff.solvers import SOLVERS as SOLVERS
 from jaxdiff.solvers import FromOptax as FromOptax
 from jaxdiff.solvers import GradientDescent as GradientDescent

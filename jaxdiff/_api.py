@@ -21,7 +21,7 @@ from jaxdiff.linalg import max_norm
 from jaxdiff.loop import attach_derivative
 from jaxdiff.problem import Minimize, Packing
 from jaxdiff.result import History, OptimizeResult, is_success
-from jaxdiff.solvers import SOLVERS, FromOptax, Newton
+from jaxdiff.solvers import BFGS, SOLVERS, FromOptax
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 
 _ALIASES = {"maxiter": "max_steps", "max_iter": "max_steps", "method": "solver", "tol": "solver", "options": "solver", "jac": "derivatives"}
@@ -33,7 +33,7 @@ def minimize(
     x0: PyTree,
     args: PyTree = (),
     *,
-    solver: Any = Newton(),  # noqa: B008 (frozen)
+    solver: Any = BFGS(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     has_aux: bool = False,
     max_steps: int = 256,
@@ -51,7 +51,7 @@ def minimize(
             computation follows its dtype.
         args: data for ``fun``: a tuple of pytrees; anything else is the only one. Data are arguments rather than closures, so that other
             data of the same shape do not compile again.
-        solver: an instance such as ``Newton()``, ``GradientDescent(learning_rate=0.1)``, or an optax transformation.
+        solver: an instance such as ``BFGS()``, ``Newton()``, ``GradientDescent(learning_rate=0.1)``, or an optax transformation.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(gradient=..., hessian=...)``.
         has_aux: whether ``fun`` returns a pair ``(value, aux)``.
         max_steps: steps at most; one trial each.
@@ -90,7 +90,7 @@ def minimize_batch(
     args: PyTree = (),
     *,
     in_axes: Any = 0,
-    solver: Any = Newton(),  # noqa: B008 (frozen)
+    solver: Any = BFGS(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     has_aux: bool = False,
     max_steps: int = 256,

@@ -18,7 +18,7 @@ import pytest
 
 import jaxdiff as jd
 
-SOLVERS = [jd.Newton(), jd.GradientDescent(), jd.FromOptax(optax.adam(0.1))]
+SOLVERS = [jd.BFGS(), jd.Newton(), jd.GradientDescent(), jd.FromOptax(optax.adam(0.1))]
 
 
 def sphere(x: Any) -> jax.Array:
@@ -194,7 +194,7 @@ def test_row_18_the_users_own_exception_reaches_the_caller() -> None:
     assert any("test_bad_inputs.py" in str(entry.path) for entry in caught.traceback)
 
 
-@pytest.mark.parametrize("solver", [jd.Newton(), jd.GradientDescent()], ids=lambda s: s.name)
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton(), jd.GradientDescent()], ids=lambda s: s.name)
 def test_row_21_a_step_out_of_the_domain_is_taken_back(solver: Any) -> None:
     result = jd.minimize(lambda x: (jnp.log(x) - 1) ** 2, 0.05, solver=solver, max_steps=2000)
     assert result.success

@@ -28,13 +28,13 @@ def wood(x: jax.Array) -> jax.Array:
 
 @pytest.mark.parametrize(("fun", "start"), [(rosenbrock, [-1.2, 1.0]), (wood, [-3.0, -1.0, -3.0, -1.0])])
 def test_newton_reaches_the_published_minimum(fun: object, start: list[float], dtype: str) -> None:
-    result = jd.minimize(fun, jnp.asarray(start, dtype))
+    result = jd.minimize(fun, jnp.asarray(start, dtype), solver=jd.Newton())
     assert result.success
     assert result.x.dtype == result.fun.dtype == dtype
     np.testing.assert_allclose(result.x, 1.0, atol=100 * np.finfo(dtype).eps ** 0.75)
 
 
-@pytest.mark.parametrize("solver", [jd.GradientDescent(), optax.adam(0.02), optax.lbfgs()])
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.GradientDescent(), optax.adam(0.02), optax.lbfgs()])
 def test_first_order_solvers_reach_the_published_minimum(solver: object) -> None:
     result = jd.minimize(rosenbrock, [-1.2, 1.0], solver=solver, max_steps=40_000)
     assert result.optimality < 1e-5
@@ -67,7 +67,7 @@ def test_supplied_derivatives_are_used_and_not_replaced() -> None:
 
     # f itself has no derivative that JAX could find: only the supplied ones lead to the minimum.
     fun = lambda x: jax.lax.stop_gradient((x["u"] - 1) ** 2 + 4 * x["v"] ** 2)  # noqa: E731
-    result = jd.minimize(fun, {"u": 3.0, "v": 2.0}, derivatives=jd.Supplied(gradient=gradient, hessian=hessian))
+    result = jd.minimize(fun, {"u": 3.0, "v": 2.0}, derivatives=jd.Supplied(gradient=gradient, hessian=hessian), solver=jd.Newton())
     assert {"gradient", "hessian"} <= set(calls)
     assert result.success
     assert (float(result.x["u"]), float(result.x["v"])) == (1.0, 0.0)
@@ -79,7 +79,7 @@ def test_supplied_derivatives_are_used_and_not_replaced() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1.0, 1e6])
 def test_newton_never_calls_a_saddle_a_minimum(offset: float) -> None:
     """x^2 - y^2 + y^4 has a saddle at the origin and minima at y = +-sqrt(1/2), f = -1/4."""
-    result = jd.minimize(lambda x, c: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 + c, [0.0, 0.0], offset)
+    result = jd.minimize(lambda x, c: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 + c, [0.0, 0.0], offset, solver=jd.Newton())
     assert not result.success or abs(float(result.x[1])) == pytest.approx(0.5**0.5, abs=1e-6)
     assert result.success or result.status == jd.Status.SADDLE_POINT
 
@@ -96,7 +96,7 @@ def test_newton_never_calls_a_saddle_a_minimum(offset: float) -> None:
     ids=["inflection", "monkey_saddle", "maximum", "hyperbolic", "degenerate"],
 )
 def test_newton_does_not_stop_at_a_stationary_point_that_is_no_minimum(fun: object) -> None:
-    assert not jd.minimize(fun, [0.0, 0.0], max_steps=50).success
+    assert not jd.minimize(fun, [0.0, 0.0], max_steps=50, solver=jd.Newton()).success
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_newton_does_not_stop_at_a_stationary_point_that_is_no_minimum(fun: obje
     ids=["quartic", "valley", "constant", "powell"],
 )
 def test_newton_accepts_minima_that_are_flat(fun: object, minimum: float) -> None:
-    result = jd.minimize(fun, [2.0, 1.0])
+    result = jd.minimize(fun, [2.0, 1.0], solver=jd.Newton())
     assert result.success
     assert float(result.fun) == pytest.approx(minimum, abs=1e-12)
 
 
-@pytest.mark.parametrize("solver", [jd.Newton(), jd.GradientDescent(), optax.adam(0.1)])
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton(), jd.GradientDescent(), optax.adam(0.1)])
 @pytest.mark.parametrize("fun", [lambda x: -jnp.sum(x), lambda x: -jnp.sum(jnp.exp(x)), lambda x: jnp.sum(x**3)])
 def test_what_is_unbounded_below_never_converges(solver: object, fun: object) -> None:
     result = jd.minimize(fun, [-0.1, 0.5], solver=solver, max_steps=100)
@@ -124,7 +124,7 @@ def test_what_is_unbounded_below_never_converges(solver: object, fun: object) ->
     assert jnp.isfinite(result.x).all()
 
 
-@pytest.mark.parametrize("solver", [jd.Newton(), jd.GradientDescent(), optax.adam(0.1)])
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton(), jd.GradientDescent(), optax.adam(0.1)])
 def test_a_start_that_is_not_finite_is_named_and_returned_unchanged(solver: object) -> None:
     for fun, start in [(lambda x: jnp.sum(jnp.log(x)), [-1.0, 2.0]), (lambda x: jnp.sum(x**2), [jnp.nan, 1.0])]:
         result = jd.minimize(fun, jnp.array(start), solver=solver)
@@ -134,7 +134,7 @@ def test_a_start_that_is_not_finite_is_named_and_returned_unchanged(solver: obje
         assert jnp.isnan(result.fun)
 
 
-@pytest.mark.parametrize("solver", [jd.Newton(), jd.GradientDescent(learning_rate=100.0)])
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton(), jd.GradientDescent(learning_rate=100.0)])
 def test_a_step_out_of_the_domain_is_taken_back(solver: object) -> None:
     """x - log x, minimum at 1; full Newton steps from 3 and long gradient steps from anywhere leave x > 0."""
     result = jd.minimize(lambda x: x - jnp.log(x), 3.0, solver=solver, max_steps=500)
@@ -153,14 +153,14 @@ def test_a_fixed_step_out_of_the_domain_ends_at_the_last_finite_point() -> None:
 def test_a_gradient_that_is_nan_beside_a_finite_value_is_never_accepted() -> None:
     """sqrt at its kink: f is finite at 0, its derivative is not; the double-where trap makes it NaN."""
     trap = lambda x: jnp.where(x > 1, x**2, jnp.where(x > 1, jnp.sqrt(x - 1), x))  # noqa: E731
-    for solver in (jd.Newton(), jd.GradientDescent(), optax.sgd(0.9)):
+    for solver in (jd.BFGS(), jd.Newton(), jd.GradientDescent(), optax.sgd(0.9)):
         result = jd.minimize(trap, 1.5, solver=solver)
         assert not result.success
         assert jnp.isfinite(result.jac)
 
 
 def test_accepted_steps_never_raise_f() -> None:
-    for solver in (jd.Newton(), jd.GradientDescent()):
+    for solver in (jd.BFGS(), jd.Newton(), jd.GradientDescent()):
         values = np.asarray(jd.minimize(rosenbrock, [-1.2, 1.0], solver=solver, history=True).history.value)
         values = values[np.isfinite(values)]
         assert len(values) > 20
@@ -174,7 +174,7 @@ def test_ftol_and_xtol_stop_where_they_say() -> None:
     step = jd.minimize(rosenbrock, [-1.2, 1.0], solver=jd.Newton(xtol=1e-2))
     assert step.status == jd.Status.CONVERGED_STEP
     np.testing.assert_allclose(step.x, 1.0, atol=2e-2)
-    tight = jd.minimize(rosenbrock, [-1.2, 1.0])
+    tight = jd.minimize(rosenbrock, [-1.2, 1.0], solver=jd.Newton())
     assert step.nit < tight.nit
 
 
@@ -288,14 +288,14 @@ def test_aux_is_that_of_the_solution() -> None:
 
 
 def test_history_holds_the_whole_path_or_its_end() -> None:
-    whole = jd.minimize(rosenbrock, [-1.2, 1.0], history=True, max_steps=100)
+    whole = jd.minimize(rosenbrock, [-1.2, 1.0], history=True, max_steps=100, solver=jd.Newton())
     steps = int(whole.nit)
     assert whole.history.value.shape == (101,)
     assert float(whole.history.value[0]) == pytest.approx(24.2)
     np.testing.assert_array_equal(whole.history.x[steps], whole.x)
     assert np.isnan(whole.history.value[steps + 1 :]).all()
     assert np.isfinite(whole.history.value[: steps + 1]).all()
-    end = jd.minimize(rosenbrock, [-1.2, 1.0], history=4, max_steps=100)
+    end = jd.minimize(rosenbrock, [-1.2, 1.0], history=4, max_steps=100, solver=jd.Newton())
     np.testing.assert_array_equal(end.history.x, whole.history.x[steps - 3 : steps + 1])
     np.testing.assert_array_equal(end.history.optimality, whole.history.optimality[steps - 3 : steps + 1])
 
@@ -309,7 +309,7 @@ def test_history_of_a_batch_ends_where_each_lane_ends() -> None:
 
 
 def test_results_read_well() -> None:
-    result = jd.minimize(rosenbrock, [-1.2, 1.0])
+    result = jd.minimize(rosenbrock, [-1.2, 1.0], solver=jd.Newton())
     text = str(result)
     assert "Converged: the gradient is as small as gtol asks." in text
     assert "nit: 33" in text
@@ -320,7 +320,7 @@ def test_results_read_well() -> None:
     with pytest.raises(jd.OptimizationError, match="1 of 2 problems converged"):
         batch.raise_if_failed()
     with pytest.raises(jd.OptimizationError, match="max_steps"):
-        jd.minimize(rosenbrock, [-1.2, 1.0], max_steps=2, throw=True)
+        jd.minimize(rosenbrock, [-1.2, 1.0], max_steps=2, throw=True, solver=jd.Newton())
 
 
 def test_every_status_has_a_sentence_and_only_three_are_successes() -> None:

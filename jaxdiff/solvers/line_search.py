@@ -7,6 +7,7 @@ is a step that does not move, and the next one is shorter.
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
+from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneBool, LaneFloat
 
 SUFFICIENT_DECREASE = 1e-4
@@ -51,3 +52,49 @@ def shortened(step_size: LaneFloat, value: LaneFloat, trial_value: LaneFloat, sl
     guess = safe_divide(-slope * step_size * step_size, 2 * rise, otherwise=0.0)
     guess = jnp.where(jnp.isfinite(guess) & jnp.isfinite(trial_value), guess, 0)
     return jnp.clip(guess, 0.1 * step_size, 0.5 * step_size)
+
+
+CURVATURE = 0.9
+"""c_2 of Wolfe's condition (Nocedal and Wright, section 3.1)."""
+
+
+@pytree_dataclass
+class Bracket:
+    """The interval of step sizes in which the weak Wolfe conditions can be met, and the next one to try.
+
+    Attributes:
+        low: largest step size known to lower f enough while its slope is still steep; 0 at first.
+        high: smallest step size known to be too long; inf at first.
+        trial: the step size to try next.
+    """
+
+    low: LaneFloat
+    high: LaneFloat
+    trial: LaneFloat
+
+    @classmethod
+    def fresh(cls, trial: LaneFloat) -> "Bracket":
+        """A new line, on which nothing is known."""
+        return cls(jnp.zeros_like(trial), jnp.full_like(trial, jnp.inf), trial)
+
+    def narrowed(
+        self, is_low: LaneBool, value: LaneFloat, trial_value: LaneFloat, slope: LaneFloat, trial_slope: LaneFloat
+    ) -> tuple["Bracket", LaneBool]:
+        """What the trial has taught, and whether it is accepted.
+
+        Args:
+            is_low: whether the trial lowered f enough.
+            value: f at the start of the line.
+            trial_value: f at the trial.
+            slope: derivative along the line at its start.
+            trial_slope: derivative along the line at the trial.
+        """
+        is_flat_enough = trial_slope >= CURVATURE * slope
+        is_accepted = is_low & is_flat_enough
+        high = jnp.where(is_low, self.high, self.trial)
+        low = jnp.where(is_low & ~is_flat_enough, self.trial, self.low)
+        # Too long and nothing below it known: the parabola's minimum; known on both sides: the middle; no upper end: twice as far.
+        middle = jnp.where(jnp.isfinite(high), (low + high) / 2, 2 * self.trial)
+        backed = shortened(self.trial, value, trial_value, slope)
+        trial = jnp.where(~is_low & (low == 0), backed, middle)
+        return Bracket(low, high, trial), is_accepted

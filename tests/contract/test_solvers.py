@@ -17,6 +17,7 @@ from jaxdiff.solvers.base import resolve_tolerances
 pytestmark = pytest.mark.core
 
 SOLVERS = {
+    "bfgs": jd.BFGS(),
     "gradient_descent": jd.GradientDescent(),
     "gradient_descent_fixed": jd.GradientDescent(learning_rate=1e-3, line_search="fixed"),
     "newton": jd.Newton(),
