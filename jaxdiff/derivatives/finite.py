@@ -106,6 +106,22 @@ class FiniteDifference:
         """One for the value, and one per point of the stencil and parameter."""
         return 1 + n * _scheme(self.kind, self.order, 1, self.bounds is not None).num_points
 
+    def flattened(self, x: PyTree) -> "FiniteDifference":
+        """The same method for f as a function of ``ravel(x)``: step and bounds that are pytrees like x become flat vectors.
+
+        Example:
+            >>> import jaxdiff as jd
+            >>> method = jd.FiniteDifference(bounds=({"a": 0.0, "b": 1.0}, None))
+            >>> method.flattened({"a": 2.0, "b": 3.0}).bounds[0].tolist()
+            [0.0, 1.0]
+        """
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        step = None if self.step is None else spread(self.step, x, "step", dtype)
+        bounds = self.bounds
+        if bounds is not None:
+            bounds = tuple(None if side is None else spread(side, x, "bounds", dtype) for side in bounds)
+        return dataclasses.replace(self, step=step, bounds=bounds)
+
     def derivative_at(self, bound: Bound, x: jax.Array, n: int) -> jax.Array:
         """The stencil of the n-th derivative at every point."""
         self._check_inside(x)

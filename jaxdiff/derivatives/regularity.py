@@ -244,7 +244,12 @@ def _judge(view: _View) -> PointReport:
         changes = [_power(side[:-1] - side[1:], 2 * view.noise[:-1]) for side in (view.left, view.right)]
         if not min(changes) > 0.1:  # a side that has no limit, such as log |x|
             return _report(view, PointKind.INCONCLUSIVE)
-        return _report(view, PointKind.JUMP if odd_power < 0.1 else PointKind.REMOVABLE, continuous=False)
+        left, right = (_limit(side, view.noise) for side in (view.left, view.right))
+        is_jump = odd_power < 0.1
+        gap = abs(right - left) if is_jump else max(abs(right - view.value), abs(left - view.value))
+        if not gap > _hidden_jump(view):  # the smallest distances do not bear out what larger ones show
+            return _report(view, PointKind.INCONCLUSIVE)
+        return _report(view, PointKind.JUMP if is_jump else PointKind.REMOVABLE, continuous=False)
     if 1.03 < odd_power < 1.15:
         return _report(view, PointKind.INCONCLUSIVE, continuous=True)
     if min(even_power, odd_power) < 0.85 or odd_power < 1.15:
@@ -309,6 +314,11 @@ def _power(part: np.ndarray, noise: np.ndarray) -> float:
             if power > 1.35 or not np.any(is_missing):
                 return power
     return np.nan
+
+
+def _hidden_jump(view: _View) -> float:
+    """The largest jump that does not stand out of the noise in Q at the smallest distance."""
+    return float(6 * _STANDS_OUT * view.noise[-1])
 
 
 def _corner(view: _View) -> tuple[bool, float]:
@@ -386,5 +396,5 @@ def _report(view: _View, kind: PointKind, continuous: bool | None = None) -> Poi
         if continuous and np.isfinite(view.value):
             slopes, hidden = _side_slopes(view), _corner(view)[1]
     differentiable = {PointKind.SMOOTH: True, PointKind.INCONCLUSIVE: None}.get(kind, False)
-    hidden_jump = float(6 * _STANDS_OUT * view.noise[-1]) if np.all(is_finite) else nan
+    hidden_jump = _hidden_jump(view) if np.all(is_finite) else nan
     return PointReport(kind, continuous, differentiable, view.x, view.value, *limits, *slopes, view.measured, hidden_jump, hidden)

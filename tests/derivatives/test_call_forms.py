@@ -97,14 +97,19 @@ def test_methods_trace_and_hash(method: Method) -> None:
 @every_method
 def test_float32_stays_float32(method: Method) -> None:
     x, y = X.astype("float32"), jax.tree.map(lambda leaf: leaf.astype("float32"), Y)
-    results = (
-        jd.value_and_gradient(f, method=method)(x, y),
-        jd.hessian(f, method=method)(x, y),
-        jd.jacobian(jnp.sin, method=method)(x),
-        jd.derivative(jnp.sin, 2, method=method)(x),
-        jd.derivative(lambda x: 2.0 * x, method=method)(np.float32(1.0)),
-        jd.hvp(f, x, x, y, method=method),
-    )
+
+    @jax.jit
+    def everything(x: jax.Array, y: dict) -> tuple:
+        return (
+            jd.value_and_gradient(f, method=method)(x, y),
+            jd.hessian(f, method=method)(x, y),
+            jd.jacobian(jnp.sin, method=method)(x),
+            jd.derivative(jnp.sin, 2, method=method)(x),
+            jd.derivative(lambda x: 2.0 * x, method=method)(np.float32(1.0)),
+            jd.hvp(f, x, x, y, method=method),
+        )
+
+    results = everything(x, y)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(results)} == {"float32"}
 
 
