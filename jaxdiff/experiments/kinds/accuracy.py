@@ -70,11 +70,15 @@ class Accuracy(Experiment):
 
         x = np.asarray(points, dtype=dtype)
         functions = {name: _function(name) for name in self.functions}
+        methods = {"autodiff": jd.Autodiff(), **{scheme: _method(scheme) for scheme in self.schemes}}
+
+        def differentiate(x: Any) -> dict[str, dict[str, Any]]:
+            return {label: {name: jd.derivative(f, n, method=m)(x) for name, f in functions.items()} for label, m in methods.items()}
+
         rows = []
-        for label, method in [("autodiff", jd.Autodiff()), *((scheme, _method(scheme)) for scheme in self.schemes)]:
-            # All functions in one program: compiling dominates.
-            differentiate = jax.jit(lambda x, m=method: {name: jd.derivative(f, n, method=m)(x) for name, f in functions.items()})
-            for name, values in differentiate(x).items():
+        # Everything in one program: compiling dominates.
+        for label, by_function in jax.jit(differentiate)(x).items():
+            for name, values in by_function.items():
                 errors = relative_error(values, references[name, n])
                 row = {"function": name, "derivative": n, "dtype": dtype, "scheme": label}
                 row |= {"median": float(np.median(errors)), "worst": float(np.max(errors))}
@@ -115,25 +119,27 @@ class Accuracy(Experiment):
 
         function = _function(self.sweep_function)
         references = _references(self.sweep_function, points, 1)
-        scale = np.maximum(np.abs(points), 1)
         arrays, rows = {}, []
         for dtype in self.dtypes:
             exponents = np.arange(-44 if dtype == "float64" else -20, 0)
             steps = (2.0**exponents).astype(dtype)
             arrays[f"steps_{dtype}"] = steps
             x = np.asarray(points, dtype=dtype)
-            for scheme in self.schemes:
 
-                def differentiate(relative_step: Any, x: Any, scheme: str = scheme) -> Any:
-                    # One point at a time: the step is relative to each point's own length.
-                    at = lambda point: jd.derivative(function, method=_method(scheme, relative_step * _length(point)))(point)  # noqa: E731
-                    return jax.vmap(at)(x)
+            def differentiate(relative_steps: Any, x: Any) -> dict[str, tuple[Any, Any]]:
+                # One point at a time: the step is relative to each point's own length.
+                def at(scheme: str, relative_step: Any, point: Any) -> Any:
+                    return jd.derivative(function, method=_method(scheme, relative_step * _length(point)))(point)
 
-                values = np.asarray(jax.jit(jax.vmap(differentiate, in_axes=(0, None)))(steps, x))
-                errors = np.array([np.median(relative_error(row, references)) for row in values])
+                def over_steps(scheme: str) -> Any:
+                    return jax.vmap(lambda h: jax.vmap(lambda point: at(scheme, h, point))(x))(relative_steps)
+
+                return {scheme: (over_steps(scheme), jd.derivative(function, method=_method(scheme))(x)) for scheme in self.schemes}
+
+            for scheme, (values, default) in jax.jit(differentiate)(steps, x).items():
+                errors = np.array([np.median(relative_error(row, references)) for row in np.asarray(values)])
                 arrays[f"error_{dtype}_{scheme}"] = errors
                 step = _default_step(scheme, 1, dtype)
-                default = np.asarray(jd.derivative(function, method=_method(scheme))(x))
                 at_default = float(np.median(relative_error(default, references)))
                 best = int(np.argmin(errors))
                 row = {"dtype": dtype, "scheme": scheme, "default_step": step, "default_error": at_default}
@@ -143,7 +149,6 @@ class Accuracy(Experiment):
                     "ratio": at_default / max(float(errors[best]), 1e-300),
                 }
                 rows.append(row)
-        arrays["scale"] = scale
         return arrays, rows
 
     def verdicts(self, outcome: Outcome) -> list[Verdict]:

@@ -23,8 +23,8 @@ class Batch(Experiment):
     compiled `minimize` once per problem, which is what one would write without a batch. SciPy, where installed, runs BFGS with a gradient
     written by hand in NumPy, on the first problems only; its rate is for those.
 
-    Times are medians over repetitions with results waited for; compiling is the first call less that median. A comparison counts only where
-    the final costs are the same.
+    Times are medians with results waited for: of repeated calls for the batch, of ten blocks of problems for the loops. Compiling is the
+    first call less that median. A comparison counts only where the final costs are the same.
     """
 
     kind: Literal["batch"] = "batch"
@@ -32,7 +32,7 @@ class Batch(Experiment):
     num_problems: int = Field(default=10_000, ge=1, le=10_000_000)
     solver: AnySolver = Field(default=NewtonTable(), description="a table with a name and options")
     max_steps: int = Field(default=200, ge=1, le=1_000_000, description="unless the solver gives its own")
-    repeats: int = Field(default=5, ge=1, le=1000, description="timed runs of the batch; the loop gets at most three")
+    repeats: int = Field(default=5, ge=1, le=1000, description="timed runs of the batch")
     num_loop: int = Field(default=10_000, ge=1, description="problems in the loop; the first ones")
     num_scipy: int = Field(default=300, ge=0, description="problems given to SciPy; the first ones")
 
@@ -50,8 +50,7 @@ class Batch(Experiment):
         rows = [self._row("batch", self.num_problems, median, first - median, np.asarray(batch.success), costs, costs, context.precision)]
         num_loop = min(self.num_loop, self.num_problems)
         with context.timed("loop"):
-            loop_costs, success, first, times = self._loop(family, starts[:num_loop], tuple(item[:num_loop] for item in data))
-        seconds = float(np.median(times))
+            loop_costs, success, first, seconds = self._loop(family, starts[:num_loop], tuple(item[:num_loop] for item in data))
         rows.append(
             self._row("loop over jit", num_loop, seconds, first - seconds / num_loop, success, loop_costs, costs, context.precision)
         )
@@ -102,10 +101,8 @@ class Batch(Experiment):
         result, first = solve()
         return result, first, [solve()[1] for _ in range(self.repeats)]
 
-    def _loop(
-        self, family: "_Family", starts: np.ndarray, data: tuple[np.ndarray, ...]
-    ) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
-        """Costs, successes, seconds of the first call, and of each whole loop."""
+    def _loop(self, family: "_Family", starts: np.ndarray, data: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """Costs, successes, seconds of the first call, and of the whole loop."""
         import jax
 
         import jaxdiff as jd
@@ -116,13 +113,9 @@ class Batch(Experiment):
         begin = time.perf_counter()
         jax.block_until_ready(solve(*problems[0]))
         first = time.perf_counter() - begin
-        times, results = [], []
-        for _ in range(min(self.repeats, 3)):
-            begin = time.perf_counter()
-            results = [jax.block_until_ready(solve(*problem)) for problem in problems]
-            times.append(time.perf_counter() - begin)
+        results, seconds = _timed_in_blocks(lambda problem: jax.block_until_ready(solve(*problem)), problems)
         costs = np.array([float(result.fun) for result in results])
-        return costs, np.array([bool(result.success) for result in results]), first, times
+        return costs, np.array([bool(result.success) for result in results]), first, seconds
 
     def _row(
         self, method: str, count: int, seconds: float, compiling: float | None, success: np.ndarray, costs: np.ndarray, batch: np.ndarray,
@@ -242,6 +235,16 @@ _FAMILIES = {
 }
 
 
+def _timed_in_blocks(solve: Callable[[Any], Any], problems: list[Any]) -> tuple[list[Any], float]:
+    """Every result, and the seconds that all problems take at the median rate of ten blocks of them."""
+    results, rates = [], []
+    for block in np.array_split(np.arange(len(problems)), min(10, len(problems))):
+        begin = time.perf_counter()
+        results += [solve(problems[position]) for position in block]
+        rates.append((time.perf_counter() - begin) / len(block))
+    return results, float(np.median(rates)) * len(problems)
+
+
 def _has_scipy() -> bool:
     try:
         import scipy.optimize  # noqa: F401
@@ -258,9 +261,8 @@ def _scipy_loop(family: _Family, starts: np.ndarray, data: tuple[np.ndarray, ...
         (start.astype(np.float64), *(np.asarray(item, dtype=np.float64) for item in items))
         for start, *items in zip(starts, *data, strict=True)
     ]
-    begin = time.perf_counter()
-    results = [minimize(family.value_and_gradient, start, args=tuple(items), jac=True, method="BFGS") for start, *items in problems]
-    seconds = time.perf_counter() - begin
+    solve = lambda problem: minimize(family.value_and_gradient, problem[0], args=problem[1:], jac=True, method="BFGS")  # noqa: E731
+    results, seconds = _timed_in_blocks(solve, problems)
     return np.array([result.fun for result in results]), np.array([result.success for result in results]), seconds
 
 

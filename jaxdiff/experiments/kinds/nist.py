@@ -212,13 +212,11 @@ def _largest_cosine(data: Any, estimate: np.ndarray) -> float | None:
 
 def _curves(name: str, data: Any, estimate: np.ndarray) -> dict[str, np.ndarray]:
     """Data, residuals, and the model on a fine grid; a model of several variables is drawn over the number of the point."""
-    import jax.numpy as jnp
+    import jax
 
     x, y = np.asarray(data.x, dtype=np.float64), np.asarray(data.y, dtype=np.float64)
-    model = lambda where: np.asarray(data.model(jnp.asarray(where), jnp.asarray(estimate)), dtype=np.float64)  # noqa: E731
-    arrays = {f"{name}_y": y, f"{name}_residual": y - model(x)}
-    if x.ndim > 1:
-        order = np.arange(len(y), dtype=np.float64)
-        return arrays | {f"{name}_x": order, f"{name}_curve_x": order, f"{name}_curve_y": model(x)}
-    grid = np.linspace(x.min(), x.max(), 400)
-    return arrays | {f"{name}_x": x, f"{name}_curve_x": grid, f"{name}_curve_y": model(grid)}
+    grid = x if x.ndim > 1 else np.linspace(x.min(), x.max(), 400)
+    values = np.asarray(jax.jit(data.model)(np.concatenate([x, grid]), estimate), dtype=np.float64)
+    drawn_x, drawn_grid = (np.arange(len(y), dtype=np.float64),) * 2 if x.ndim > 1 else (x, grid)
+    curve = {f"{name}_curve_x": drawn_grid, f"{name}_curve_y": values[len(y) :]}
+    return {f"{name}_x": drawn_x, f"{name}_y": y, f"{name}_residual": y - values[: len(y)]} | curve
