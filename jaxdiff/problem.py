@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import LaneFloat, LaneMatrix, LaneVector, Objective, PyTree
-from jaxdiff.derivatives import Autodiff, Supplied, hessian, hvp, value_and_gradient
+from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied, hessian, hvp, value_and_gradient
 from jaxdiff.derivatives.protocol import describe
 
 
@@ -180,6 +180,8 @@ class Minimize:
 
     def _flat_derivatives(self) -> Any:
         """The user's derivative functions speak of pytrees; the solvers of flat vectors."""
+        if isinstance(self.derivatives, FiniteDifference):
+            return self.derivatives.flattened(self.packing.unravel(jnp.zeros(self.packing.size, self.packing.dtype)))
         if not isinstance(self.derivatives, Supplied):
             return self.derivatives
         gradient_of, hessian_of, hvp_of = self.derivatives.gradient, self.derivatives.hessian, self.derivatives.hvp

@@ -38,6 +38,7 @@ class Status(enum.IntEnum):
     NON_FINITE_START = 12
     INVALID_DATA = 13
     NOT_RUN = 14
+    PLATEAU = 15
 
     @property
     def is_success(self) -> bool:
@@ -66,6 +67,7 @@ _MESSAGES = {
     Status.NON_FINITE_START: "Not started: f or its derivative is not finite at the start.",
     Status.INVALID_DATA: "Not started: the data hold values that are not finite.",
     Status.NOT_RUN: "Not run.",
+    Status.PLATEAU: "Not converged: the solver came to where f is constant to the last bit; nothing there tells whether it is a minimum.",
 }
 
 

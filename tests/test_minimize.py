@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.functions.nist import load_nist, log_relative_error
 
 pytestmark = pytest.mark.core
 
@@ -326,3 +327,28 @@ def test_results_read_well() -> None:
 def test_every_status_has_a_sentence_and_only_three_are_successes() -> None:
     assert all(status.message.endswith(".") for status in jd.Status)
     assert [status.name for status in jd.Status if status.is_success] == ["CONVERGED_GRADIENT", "CONVERGED_VALUE", "CONVERGED_STEP"]
+
+
+def test_newton_that_shrinks_a_spike_between_the_data_says_plateau() -> None:
+    """NIST's Eckerle4 from its first start: the peak narrows until no sample sees it, and f is constant to the last bit."""
+    dataset = load_nist("Eckerle4")
+    misfit = lambda b, x, y: jnp.sum((y - dataset.model(x, b)) ** 2)  # noqa: E731
+    result = jd.minimize(misfit, dataset.start1, (dataset.x, dataset.y), solver=jd.Newton())
+    assert result.status == jd.Status.PLATEAU
+    assert not result.success
+
+
+@pytest.mark.parametrize(("name", "start"), [("Misra1a", 1), ("Chwirut2", 1), ("Rat43", 2), ("BoxBOD", 2), ("MGH10", 2), ("ENSO", 1)])
+def test_newton_finds_the_certified_parameters_of_nist(name: str, start: int) -> None:
+    dataset = load_nist(name)
+    misfit = lambda b, x, y: jnp.sum((y - dataset.model(x, b)) ** 2)  # noqa: E731
+    result = jd.minimize(misfit, (dataset.start1, dataset.start2)[start - 1], (dataset.x, dataset.y), solver=jd.Newton(), max_steps=500)
+    assert result.success
+    assert log_relative_error(result.x, dataset.certified).min() > 9
+
+
+def test_finite_difference_steps_may_differ_from_leaf_to_leaf() -> None:
+    method = jd.FiniteDifference(step={"u": 1e-3, "v": 1e-4})
+    fun = lambda x: (x["u"] - 1) ** 2 + jnp.sum((x["v"] - 2) ** 2)  # noqa: E731
+    result = jd.minimize(fun, {"u": 0.0, "v": jnp.zeros(2)}, derivatives=method)
+    np.testing.assert_allclose(result.x["v"], 2.0, atol=1e-6)

@@ -14,13 +14,25 @@ SUFFICIENT_DECREASE = 1e-4
 """c_1 of Armijo's condition (Nocedal and Wright, section 3.1)."""
 
 
+def rounding_of(value: LaneFloat) -> LaneFloat:
+    """How far two values of f may differ by rounding alone: eps^(3/4) of f, our own allowance.
+
+    A sum of squares of small residuals of large data, as in NIST's Misra1a, carries some 500 units of rounding; Hager and Zhang allow 1e-6.
+
+    Example:
+        >>> bool(rounding_of(jnp.array(1.0)) < 1e-4)
+        True
+    """
+    return machine_epsilon(value.dtype) ** 0.75 * jnp.abs(value)
+
+
 def is_sufficient_decrease(
     value: LaneFloat, trial_value: LaneFloat, slope: LaneFloat, trial_slope: LaneFloat, step_size: LaneFloat
 ) -> LaneBool:
     """Armijo's condition, or, where f has gone flat to rounding, a slope that shrinks instead.
 
     Near a minimum the decrease is lost in the rounding of f while the gradient still tells the way. There a trial that keeps f to within
-    a few units of rounding counts as progress where its slope along the step is at most nine tenths of the old one in size.
+    its rounding (see `rounding_of`) counts as progress where its slope along the step is at most nine tenths of the old one in size.
 
     Args:
         value: f before the step.
@@ -34,8 +46,7 @@ def is_sufficient_decrease(
         for the approximate condition; its constants here are our own.
     """
     armijo = trial_value <= value + SUFFICIENT_DECREASE * step_size * slope
-    rounding = 4 * machine_epsilon(value.dtype) * jnp.abs(value)
-    is_steady = (jnp.abs(trial_value - value) <= rounding) & (jnp.abs(trial_slope) <= 0.9 * jnp.abs(slope))
+    is_steady = (jnp.abs(trial_value - value) <= rounding_of(value)) & (jnp.abs(trial_slope) <= 0.9 * jnp.abs(slope))
     # Where the slope term is lost in rounding, Armijo's inequality alone would accept an f that has not fallen at all.
     return (armijo & (trial_value < value)) | is_steady
 

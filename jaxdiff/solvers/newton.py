@@ -20,7 +20,7 @@ from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes, smallest_
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
-from jaxdiff.solvers.line_search import is_sufficient_decrease, shortened
+from jaxdiff.solvers.line_search import is_sufficient_decrease, rounding_of, shortened
 
 
 @pytree_dataclass
@@ -56,6 +56,7 @@ class Newton:
 
     Stops with success only where the Hessian bears it out: safely positive definite, or singular with no descent found along its null
     vectors. At a saddle it leaves along a direction of negative curvature; where it finds none that lowers f it says SADDLE_POINT.
+    Where it has come to a region in which f does not change at all, it says PLATEAU.
 
     Attributes:
         gtol: CONVERGED_GRADIENT where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x;
@@ -106,7 +107,9 @@ class Newton:
         trial_slope = dot(trial_gradient, state.direction)
         is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, state.step_size)
 
-        direction, is_definite, assessed, probes = self._assess(problem, trial_x, trial_value, trial_gradient, trial_hessian)
+        direction, is_definite, assessed, probes = self._assess(
+            problem, trial_x, trial_value, trial_gradient, trial_hessian, state.num_steps >= 0
+        )
         step_size = jnp.where(is_accepted, 1, shortened(state.step_size, state.value, trial_value, slope)).astype(state.step_size.dtype)
         rejected = _status_after_rejection(state, slope, step_size, is_finite)
         rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
@@ -130,7 +133,7 @@ class Newton:
         )
 
     def _assess(
-        self, problem: Minimize, x: LaneVector, value: LaneFloat, gradient: LaneVector, hessian: LaneMatrix
+        self, problem: Minimize, x: LaneVector, value: LaneFloat, gradient: LaneVector, hessian: LaneMatrix, has_moved: LaneBool
     ) -> "tuple[LaneVector, LaneBool, LaneInt, LaneInt]":
         """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
         direction, is_definite = solve_modified(hessian, -gradient)
@@ -152,18 +155,20 @@ class Newton:
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
         stop = jnp.where(is_saddle, Status.SADDLE_POINT, stop)
+        # A spike that shrinks between the data points ends here with nothing to go by; a constant f, from its start on, has its minimum there.
+        is_constant = has_moved & jnp.all(gradient == 0, axis=0) & jnp.all(hessian == 0, axis=(0, 1))
+        stop = jnp.where(is_constant, Status.PLATEAU, stop)
         verdict = jnp.where(has_escape, Status.RUNNING, stop)
         status = jnp.where(is_doubtful, verdict, jnp.where(is_definite, status, Status.RUNNING)).astype(jnp.int32)
         direction = jnp.where(is_doubtful & has_escape, escape, direction)
-        probes = jnp.where(is_doubtful, 2 * x.shape[0], 0).astype(jnp.int32)
+        probes = jnp.where(is_doubtful, 8 * x.shape[0], 0).astype(jnp.int32)
         return direction, is_definite, status, probes
 
 
 def _status_after_rejection(state: NewtonState, slope: LaneFloat, next_step_size: LaneFloat, is_finite: LaneBool) -> LaneInt:
     """RUNNING with a shorter step, unless there is nothing left to gain or nothing left to shorten."""
     epsilon = machine_epsilon(state.x.dtype)
-    # Ten units of rounding: our own allowance for the sums inside f.
-    is_spent = state.is_definite & is_finite & (-slope / 2 <= 10 * epsilon * jnp.abs(state.value))
+    is_spent = state.is_definite & is_finite & (-slope / 2 <= rounding_of(state.value))
     is_stuck = jnp.all(jnp.abs(next_step_size * state.direction) <= epsilon * jnp.abs(state.x), axis=0)
     is_stuck = is_stuck | (next_step_size <= epsilon**2)
     failure = jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)
@@ -172,30 +177,28 @@ def _status_after_rejection(state: NewtonState, slope: LaneFloat, next_step_size
 
 
 def _probe_null_vectors(problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix) -> "tuple[LaneVector, LaneBool, LaneBool]":
-    """Try f a short way along every eigenvector, both ways.
+    """Try f along every eigenvector, both ways, near and far.
 
     Returns:
         The displacement with the lowest f, whether it lowers f beyond rounding, and whether the Hessian has clearly negative curvature.
     """
     epsilon = machine_epsilon(x.dtype)
     size = jnp.maximum(jnp.abs(x), 1)
-    # A length that a third-order term still shows above rounding: (eps^(1/4))^3 > eps.
-    reach = epsilon**0.25
     largest = jnp.max(jnp.abs(hessian), axis=(0, 1))
     scaled = hessian / jnp.where(largest > 0, largest, 1)
     scaled = jnp.where(jnp.all(jnp.isfinite(scaled), axis=(0, 1)), scaled, 0)
     eigenvalues, eigenvectors = smallest_eigenpairs(scaled)
+    # Short enough for a third-order term to show above rounding, (eps^(1/4))^3 > eps; and far enough to look over the rim of a plateau.
+    reaches = jnp.array([epsilon**0.25, 0.01, 0.1, 1.0], x.dtype)
 
-    def probe(j: jax.Array, best: tuple[LaneVector, LaneFloat]) -> tuple[LaneVector, LaneFloat]:
-        vector = jax.lax.dynamic_index_in_dim(eigenvectors, j, axis=1, keepdims=False)
-        move = vector * (reach / max_norm(vector / size))
-        for displacement in (move, -move):
-            trial = problem.value(x + displacement)
-            is_better = trial < best[1]
-            best = select_lanes(is_better, (displacement, trial), best)
-        return best
+    def probe(k: jax.Array, best: tuple[LaneVector, LaneFloat]) -> tuple[LaneVector, LaneFloat]:
+        vector = jax.lax.dynamic_index_in_dim(eigenvectors, k // 8, axis=1, keepdims=False)
+        reach = reaches[(k // 2) % 4] * jnp.where(k % 2 == 0, 1, -1).astype(x.dtype)
+        displacement = vector * (reach / max_norm(vector / size))
+        trial = problem.value(x + displacement)
+        return select_lanes(trial < best[1], (displacement, trial), best)
 
-    displacement, lowest = jax.lax.fori_loop(0, x.shape[0], probe, (jnp.zeros_like(x), value))
+    displacement, lowest = jax.lax.fori_loop(0, 8 * x.shape[0], probe, (jnp.zeros_like(x), value))
     has_escape = lowest < value - 10 * epsilon * jnp.abs(value)
     is_saddle = eigenvalues[0] < -(epsilon ** (2 / 3))
     return displacement, has_escape, is_saddle
