@@ -155,7 +155,7 @@ class Newton:
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
         stop = jnp.where(is_saddle, Status.SADDLE_POINT, stop)
-        # A spike that shrinks between the data points ends here with nothing to go by; a constant f, from its start on, has its minimum there.
+        # A spike that shrinks between the data ends here with nothing to go by; an f that is constant from its start has its minimum there.
         is_constant = has_moved & jnp.all(gradient == 0, axis=0) & jnp.all(hessian == 0, axis=(0, 1))
         stop = jnp.where(is_constant, Status.PLATEAU, stop)
         verdict = jnp.where(has_escape, Status.RUNNING, stop)
