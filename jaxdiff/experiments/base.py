@@ -3,10 +3,12 @@
 `Experiment.run` alone computes. `verdicts` and `figures` are given what was saved, so that sentences and pictures never depend on a solver.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -96,6 +98,14 @@ class Context:
             True
         """
         return np.random.default_rng([self.seed, *purpose.encode()])
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """``[function(item) for item in items]`` on two threads: XLA compiles outside Python's lock, and compiling is most of the work.
+
+        Not for what is timed. What ``function`` returns may not depend on the order of the calls.
+        """
+        with concurrent.futures.ThreadPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
+            return list(pool.map(function, items))
 
     @contextlib.contextmanager
     def timed(self, label: str) -> Iterator[None]:

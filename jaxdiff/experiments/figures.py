@@ -116,12 +116,15 @@ def render(picture: Picture, theme: Theme, file_format: str = "png", dots_per_in
         "svg.fonttype": "path",
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=picture.size, layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=picture.size, dpi=dots_per_inch, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
         picture.draw(figure, theme)
         buffer = io.BytesIO()
-        metadata = {"Date": None} if file_format == "svg" else {"Software": None}
-        figure.savefig(buffer, format=file_format, dpi=dots_per_inch, metadata=metadata)
+        if file_format == "png":
+            # Not savefig, which draws everything twice.
+            canvas.print_png(buffer, metadata={"Software": None})
+        else:
+            figure.savefig(buffer, format=file_format, metadata={"Date": None})
     return buffer.getvalue()
 
 

@@ -43,9 +43,8 @@ class Classification(Experiment):
         targets = np.eye(10, dtype=context.precision)[labels]
         rows: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
-        for position, solver in enumerate(self.solvers):
-            with context.timed(f"train with {solver.heading}"):
-                result = self._train(solver, features[train], targets[train])
+        results = context.map(lambda solver: self._train(solver, features[train], targets[train], context), self.solvers)
+        for position, (solver, result) in enumerate(zip(self.solvers, results, strict=True)):
             steps = int(result.nit)
             weights, bias = (np.asarray(result.history.x[key])[: steps + 1] for key in ("weights", "bias"))
             guesses = np.argmax(np.einsum("nf,tfc->tnc", features[test], weights) + bias[:, None], axis=-1)
@@ -76,7 +75,7 @@ class Classification(Experiment):
         caption = f"{len(train):,} digits trained on, {len(test):,} held back; 650 parameters; {context.precision}."
         return Outcome({"training": Table("Training", columns, rows, caption)}, arrays)
 
-    def _train(self, solver: Any, features: np.ndarray, targets: np.ndarray) -> Any:
+    def _train(self, solver: Any, features: np.ndarray, targets: np.ndarray, context: Context) -> Any:
         import jax.numpy as jnp
 
         import jaxdiff as jd
@@ -89,7 +88,8 @@ class Classification(Experiment):
         start = {"weights": np.zeros((64, 10), features.dtype), "bias": np.zeros(10, features.dtype)}
         l2 = np.asarray(self.l2, features.dtype)
         max_steps = solver.max_steps if solver.max_steps is not None else self.max_steps
-        return jd.minimize(loss, start, (features, targets, l2), solver=solver.build(), max_steps=max_steps, history=True)
+        with context.timed(f"train with {solver.heading}"):
+            return jd.minimize(loss, start, (features, targets, l2), solver=solver.build(), max_steps=max_steps, history=True)
 
     def verdicts(self, outcome: Outcome) -> list[Verdict]:
         """Accuracy on digits not trained on, and which are confused."""

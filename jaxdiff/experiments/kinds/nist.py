@@ -39,19 +39,13 @@ class Nist(Experiment):
 
     def run(self, context: Context) -> Outcome:
         """Fit every dataset from every start."""
-        from jaxdiff.functions.nist import load_nist
-
         runs: list[dict[str, Any]] = []
         parameters: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
-        for name in self.datasets:
-            data = load_nist(name)
-            with context.timed(name):
-                fits = [self._fit(data, start, context.precision) for start in self.starts]
-                runs += [run for run, _, _ in fits]
-                parameters += [row for _, rows, _ in fits for row in rows]
-                best = min(fits, key=lambda fit: fit[0]["rss"] if np.isfinite(fit[0]["rss"]) else np.inf)
-                arrays |= _curves(name, data, best[2])
+        for fits, curves in context.map(lambda name: self._fit_all(name, context), self.datasets):
+            runs += [run for run, _, _ in fits]
+            parameters += [row for _, rows, _ in fits for row in rows]
+            arrays |= curves
         run_columns = [
             Column("dataset", "dataset"),
             Column("level", "difficulty"),
@@ -82,6 +76,18 @@ class Nist(Experiment):
     @property
     def _max_steps(self) -> int:
         return self.solver.max_steps if self.solver.max_steps is not None else self.max_steps
+
+    def _fit_all(
+        self, name: str, context: Context
+    ) -> tuple[list[tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]], dict[str, np.ndarray]]:
+        """One dataset from every start, and the curves of its best fit."""
+        from jaxdiff.functions.nist import load_nist
+
+        data = load_nist(name)
+        with context.timed(name):
+            fits = [self._fit(data, start, context.precision) for start in self.starts]
+            best = min(fits, key=lambda fit: fit[0]["rss"] if np.isfinite(fit[0]["rss"]) else np.inf)
+            return fits, _curves(name, data, best[2])
 
     def _fit(self, data: Any, start: int, precision: str) -> tuple[dict[str, Any], list[dict[str, Any]], np.ndarray]:
         import jaxdiff as jd

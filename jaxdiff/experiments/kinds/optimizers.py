@@ -55,16 +55,9 @@ class Optimizers(Experiment):
         """Solve everything, keeping the paths."""
         rows: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
-        for name in self.problems:
-            problem = _problem(name)
-            with context.timed(name):
-                paths = []
-                for position, solver in enumerate(self.solvers):
-                    row, path, values = self._solve(problem, solver, context.precision)
-                    rows.append(row)
-                    paths.append(path)
-                    arrays[f"{name}_{position}_path"], arrays[f"{name}_{position}_value"] = path, values
-                arrays |= _contours(name, problem, paths)
+        for found_rows, found_arrays in context.map(lambda name: self._race(name, context), self.problems):
+            rows += found_rows
+            arrays |= found_arrays
         columns = [
             Column("problem", "function"),
             Column("solver", "solver"),
@@ -78,6 +71,20 @@ class Optimizers(Experiment):
         ]
         caption = f"Computed in {context.precision}. Evaluations count a value with its gradient as one."
         return Outcome({"runs": Table("Runs", columns, rows, caption)}, arrays)
+
+    def _race(self, name: str, context: Context) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+        """Every solver on one function."""
+        problem = _problem(name)
+        rows: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
+        paths = []
+        with context.timed(name):
+            for position, solver in enumerate(self.solvers):
+                row, path, values = self._solve(problem, solver, context.precision)
+                rows.append(row)
+                paths.append(path)
+                arrays[f"{name}_{position}_path"], arrays[f"{name}_{position}_value"] = path, values
+            return rows, arrays | _contours(name, problem, paths)
 
     def _solve(self, problem: Any, solver: Any, precision: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
         import jaxdiff as jd
