@@ -194,10 +194,10 @@ def _rosenbrock(x: Any, a: Any, b: Any) -> Any:
     return (a - x[0]) ** 2 + b * (x[1] - x[0] ** 2) ** 2
 
 
-def _rosenbrock_numpy(x: np.ndarray, a: float, b: float) -> tuple[float, np.ndarray]:
+def _rosenbrock_numpy(x: np.ndarray, a: Any, b: Any) -> tuple[float, np.ndarray]:
     gap = x[1] - x[0] ** 2
     gradient = np.array([-2 * (a - x[0]) - 4 * b * x[0] * gap, 2 * b * gap])
-    return (a - x[0]) ** 2 + b * gap**2, gradient
+    return float((a - x[0]) ** 2 + b * gap**2), gradient
 
 
 def _draw_rosenbrock(rng: np.random.Generator, count: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
