@@ -13,6 +13,7 @@ Every file is written whole or not at all. An experiment that fails is reported 
 
 import dataclasses
 import datetime
+import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff.experiments import environment, figures, report, storage
-from jaxdiff.experiments.base import Context, Experiment, Outcome, Table, Verdict
-from jaxdiff.experiments.config import ConfigError, Run, to_toml
+from jaxdiff.experiments.base import Column, Context, Experiment, Outcome, Table, Verdict
+from jaxdiff.experiments.config import ConfigError, Run, load, to_toml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +208,33 @@ def describe_kind(kind: type[Experiment]) -> tuple[str, str]:
     first, _, rest = (kind.__doc__ or "").strip().partition("\n")
     paragraphs = [" ".join(part.split()) for part in rest.split("\n\n")]
     return first.rstrip("."), "\n\n".join(part for part in paragraphs if part)
+
+
+def load_outcomes(folder: Path) -> list[tuple[Experiment, Outcome]]:
+    """Every experiment of a run folder that did not fail, with what it saved; to draw its pictures again.
+
+    Raises:
+        ConfigError: the folder is not a run folder.
+    """
+    config = load(folder / "config.toml")
+    found = []
+    for position, experiment in enumerate(config.experiment):
+        place = folder / "experiments" / f"{position:02d}-{experiment.label}"
+        saved = json.loads((place / "result.json").read_text(encoding="utf-8"))
+        if saved["status"] == "failed":
+            continue
+        tables = {
+            name: Table(
+                title=described["title"],
+                columns=[Column(**column) for column in described["columns"]],
+                rows=storage.read_rows(place / "tables" / f"{name}.jsonl"),
+                caption=described["caption"],
+                is_main=described["is_main"],
+            )
+            for name, described in saved["tables"].items()
+        }
+        found.append((experiment, Outcome(tables, storage.read_arrays(place / "arrays.npz"))))
+    return found
 
 
 def _save_tables(place: Path, tables: dict[str, Table]) -> dict[str, Any]:

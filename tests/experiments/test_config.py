@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from jaxdiff.experiments import config, registry
 from jaxdiff.experiments.kinds import KINDS
 
+pytestmark = pytest.mark.core
+
 MINIMAL = {"name": "a", "experiment": [{"kind": "accuracy"}]}
 
 

@@ -15,6 +15,8 @@ import pytest
 from jaxdiff.experiments import config, figures, kinds, report, run, storage
 from jaxdiff.experiments.base import Column, Context, Experiment, Outcome, Picture, Table, Verdict
 
+pytestmark = pytest.mark.core
+
 
 class Probe(Experiment):
     """Probe <of> the machinery.
