@@ -13,7 +13,8 @@ from jax.core import Tracer
 
 from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_count, closest, explain_tracing_errors, suggest_keywords
-from jaxdiff.batch.engine import solve_batch
+from jaxdiff.batch.engine import solve_refill
+from jaxdiff.batch.lockstep import solve_lockstep
 from jaxdiff.batch.options import BatchOptions
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied
 from jaxdiff.derivatives.protocol import Method
@@ -78,7 +79,7 @@ def minimize(
     fun, hoisted = _hoist_tracers(fun, x0, args)
     args = (*args, *hoisted)
     problem = Minimize(fun, args, (False,) * len(jax.tree.leaves(args)), packing, _check_derivatives(derivatives), bool(has_aux))
-    result = _solve(problem, solver, packing.ravel(x0)[:, None], max_steps, 1, history)
+    result = _solve(problem, solver, packing.ravel(x0)[:, None], max_steps, BatchOptions(lanes=1), history)
     result = jax.tree.map(lambda leaf: leaf[0], result)
     return result.raise_if_failed() if throw else result
 
@@ -148,26 +149,34 @@ def minimize_batch(
     args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
     is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
     problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux))
-    lanes = options.block_size(problem, num_problems)
-    result = _solve(problem, solver, packing.ravel(x0, batch_axes=1).T, max_steps, lanes, history)
+    result = _solve(problem, solver, packing.ravel(x0, batch_axes=1).T, max_steps, options, history)
     return result.raise_if_failed() if throw else result
 
 
-def _solve(problem: Minimize, solver: Any, x: jax.Array, max_steps: Any, lanes: int, history: bool | int) -> OptimizeResult:
+def _solve(problem: Minimize, solver: Any, x: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> OptimizeResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     solver = resolve_tolerances(_check_solver(solver), problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
+    lanes = options.block_size(problem, x.shape[-1])
+    mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
     with explain_tracing_errors():
-        return _run(problem, solver, x, max_steps, lanes=lanes, trace_length=min(length, max_steps + 1))
+        return _run(
+            problem, solver, x, max_steps, mode=mode, lanes=lanes, check_every=options.check_every, trace_length=min(length, max_steps + 1)
+        )
 
 
-@functools.partial(jax.jit, static_argnames=("lanes", "trace_length"))
-def _run(problem: Minimize, solver: Solver, x: jax.Array, max_steps: Any, *, lanes: int, trace_length: int) -> OptimizeResult:
+@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length"))
+def _run(
+    problem: Minimize, solver: Solver, x: jax.Array, max_steps: Any, *, mode: str, lanes: int, check_every: int, trace_length: int
+) -> OptimizeResult:
     # The loop itself is not differentiated: the derivative of a solution follows from the solution alone.
     held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
-    state, trace = solve_batch(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
-    solution, value = attach_derivative(problem, state.x, state.value, state.status)
+    if mode == "refill":
+        outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
+    else:
+        outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
+    solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
     packing = problem.packing
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
     history = None
@@ -178,12 +187,12 @@ def _run(problem: Minimize, solver: Solver, x: jax.Array, max_steps: Any, *, lan
     return OptimizeResult(
         x=packing.unravel(solution.T),
         fun=value,
-        jac=packing.unravel(state.gradient.T),
-        nit=state.num_steps,
-        nfev=state.num_evaluations,
-        status=state.status,
-        success=is_success(state.status),
-        optimality=max_norm(state.gradient),
+        jac=packing.unravel(outcome.gradient.T),
+        nit=outcome.num_steps,
+        nfev=outcome.num_evaluations,
+        status=outcome.status,
+        success=is_success(outcome.status),
+        optimality=max_norm(outcome.gradient),
         history=history,
         aux=problems_first(problem.aux(solution)),
     )

@@ -3,7 +3,7 @@
 A lane that has stopped is kept bit for bit as it was, whatever its neighbours still do.
 """
 
-import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -34,6 +34,33 @@ class Trace:
     x: jax.Array
 
 
+@pytree_dataclass
+class Outcome:
+    """What is kept of a lane that has stopped; the rest of a solver's state, a Hessian say, is not.
+
+    Attributes:
+        x: the last point, ``[n, lanes]``.
+        value: f there.
+        gradient: its gradient there.
+        status: codes of `Status`, none of them RUNNING.
+        num_steps: trials made.
+        num_evaluations: evaluations of f.
+    """
+
+    x: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    status: LaneInt
+    num_steps: LaneInt
+    num_evaluations: LaneInt
+
+    @classmethod
+    def of(cls, state: Any) -> "Outcome":
+        """The outcome of a state whose running lanes have run out of steps."""
+        status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
+        return cls(state.x, state.value, state.gradient, status, state.num_steps, state.num_evaluations)
+
+
 def step_running(problem: Minimize, solver: Solver, state: Any) -> Any:
     """One step of the lanes that run; the others stay as they are."""
     new = solver.step(problem, state)
@@ -43,12 +70,17 @@ def step_running(problem: Minimize, solver: Solver, state: Any) -> Any:
     return select_lanes(state.status == Status.RUNNING, new, state)
 
 
-def advance(problem: Minimize, solver: Solver, state: Any, num_steps: int) -> Any:
-    """A fixed number of steps; lanes that stop on the way stay as they are."""
-    return jax.lax.fori_loop(0, num_steps, lambda _, s: select_lanes(s.status == Status.RUNNING, solver.step(problem, s), s), state)
+def advance(problem: Minimize, solver: Solver, state: Any, num_steps: Any, max_steps: Any = math.inf) -> Any:
+    """A fixed number of steps; lanes that stop on the way, or have made ``max_steps``, stay as they are."""
+
+    def step(_: jax.Array, state: Any) -> Any:
+        is_running = (state.status == Status.RUNNING) & (state.num_steps < max_steps)
+        return select_lanes(is_running, solver.step(problem, state), state)
+
+    return jax.lax.fori_loop(0, num_steps, step, state)
 
 
-def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any, trace_length: int = 0) -> tuple[Any, Trace | None]:
+def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any, trace_length: int = 0) -> tuple[Outcome, Trace | None]:
     """Run a block of lanes until every one has stopped, or has made ``max_steps`` steps.
 
     Args:
@@ -59,7 +91,7 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
         trace_length: how many points to keep, the last ones; 0 keeps none.
 
     Returns:
-        The final state, in which no lane is RUNNING, and the trace.
+        How each lane ended, and the trace.
     """
     state = solver.init(problem, x)
     trace = _empty_trace(state, trace_length)
@@ -76,9 +108,7 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
         return count + 1, state, _record(trace, state, was_running)
 
     _, state, trace = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state, trace))
-    status = jnp.where(state.status == Status.RUNNING, Status.MAX_STEPS, state.status).astype(jnp.int32)
-    state = dataclasses.replace(state, status=status)
-    return state, None if trace is None else _in_order(trace, state.num_steps)
+    return Outcome.of(state), None if trace is None else _in_order(trace, state.num_steps)
 
 
 def _empty_trace(state: Any, length: int) -> Trace | None:

@@ -163,8 +163,9 @@ def _updated(inverse_hessian: LaneMatrix, s: LaneVector, y: LaneVector, is_fresh
     guarded = jnp.where(is_safe, curvature, 1)
     scale = jnp.where(is_fresh & is_safe, safe_divide(guarded, y_squared, otherwise=1.0), 1)
     scaled = inverse_hessian * scale
-    z = matvec(scaled, y)
+    z = scale * matvec(inverse_hessian, y)
     rho = 1 / guarded
     weight = rho * (1 + rho * dot(y, z))
     new = scaled + weight * s[:, None] * s[None, :] - rho * (z[:, None] * s[None, :] + s[:, None] * z[None, :])
-    return jnp.where(is_safe & is_all_finite(new), new, inverse_hessian)
+    # Two numbers per lane tell of an overflow; looking through the matrix for it would cost a pass over memory.
+    return jnp.where(is_safe & jnp.isfinite(weight) & jnp.isfinite(dot(s, z)), new, inverse_hessian)
