@@ -120,7 +120,8 @@ class BFGS:
         is_stuck = is_stuck | (~is_accepted & ((bracket.trial <= epsilon**2) | ~(slope < 0)))
         is_restarted = is_stuck & ~state.is_fresh & ~is_start
         gentle = safe_divide(jnp.ones_like(step_size), max_norm(state.gradient), otherwise=1.0)
-        restart = (_identity(*state.x.shape, state.x.dtype), jnp.ones_like(is_start), Bracket.fresh(jnp.minimum(gentle, 1)))
+        n, lanes = state.x.shape
+        restart = (_identity(n, lanes, state.x.dtype), jnp.ones_like(is_start), Bracket.fresh(jnp.minimum(gentle, 1)))
         inverse_hessian, is_fresh, bracket = select_lanes(
             is_restarted,
             restart,
