@@ -4,6 +4,7 @@ Importing this package starts no JAX backend and sets no JAX flag.
 """
 
 from jaxdiff import derivatives as derivatives
+from jaxdiff import functions as functions
 from jaxdiff._api import minimize as minimize
 from jaxdiff._api import minimize_batch as minimize_batch
 from jaxdiff._validation import PrecisionWarning as PrecisionWarning

@@ -252,4 +252,10 @@ def test_data_that_is_no_data_is_named() -> None:
 
 def test_the_rows_tested_here_are_rows_of_the_table() -> None:
     rows = {item["id"] for item in json.loads((pathlib.Path(__file__).parent / "data" / "bad_inputs.json").read_text())["items"]}
-    assert {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 20, 21, 26, 34, 39, 40} <= rows
+    assert {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 20, 21, 26, 34, 38, 39, 40} <= rows
+
+
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton()], ids=lambda s: s.name)
+def test_row_38_a_matrix_beyond_memory_is_refused_with_its_size(solver: Any) -> None:
+    with pytest.raises(ValueError, match=r"keeps a matrix of 200000 x 200000 for each of 1 problems, 298 GiB; expected at most 8 GiB"):
+        jd.minimize(sphere, np.zeros(200_000), solver=solver)

@@ -253,6 +253,12 @@ def test_jit_vmap_and_plain_calls_agree() -> None:
             assert results.status[i] == one.status
 
 
+def test_options_may_be_swept_under_vmap() -> None:
+    rates = jnp.array([0.05, 0.1, 0.2])
+    solve = lambda rate: jd.minimize(jnp.sum, jnp.ones(1), solver=jd.GradientDescent(rate, line_search="fixed"), max_steps=3).x[0]  # noqa: E731
+    np.testing.assert_allclose(jax.vmap(solve)(rates), 1 - 3 * rates, rtol=1e-14)
+
+
 def test_pytrees_of_mixed_shapes_come_back_as_they_went_in() -> None:
     x0 = {"w": jnp.ones((2, 3)), "b": (jnp.zeros(3), 1.0)}
     result = jd.minimize(lambda x: jnp.sum((x["w"] - 2) ** 2) + jnp.sum((x["b"][0] + 1) ** 2) + (x["b"][1] - 5) ** 2, x0)

@@ -108,6 +108,25 @@ def unevaluated(x: LaneVector) -> dict[str, jax.Array]:
     }
 
 
+DENSE_LIMIT_BYTES = 2**33
+"""Largest matrix that a solver makes without being asked twice: 8 GiB."""
+
+
+def check_dense(name: str, x: LaneVector) -> None:
+    """Refuse a matrix per lane that would not fit into memory.
+
+    Raises:
+        ValueError: naming the number of parameters, the bytes, and what to use instead.
+    """
+    n, lanes = x.shape
+    needed = n * n * lanes * x.dtype.itemsize
+    if needed > DENSE_LIMIT_BYTES:
+        raise ValueError(
+            f"{name} keeps a matrix of {n} x {n} for each of {lanes} problems, {needed / 2**30:.0f} GiB; expected at most "
+            f"{DENSE_LIMIT_BYTES / 2**30:.0f} GiB: use GradientDescent() or an optax transformation such as optax.lbfgs()"
+        )
+
+
 def is_gradient_small(gradient: LaneVector, gtol: Any) -> LaneBool:
     """Whether every entry of the gradient is at most its tolerance: the maximum norm, where gtol is one number."""
     return jnp.all(jnp.abs(gradient) <= gtol, axis=0)

@@ -18,7 +18,7 @@ from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, Lane
 from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 
 
@@ -84,6 +84,7 @@ class BFGS:
 
     def init(self, problem: Minimize, x: LaneVector) -> BFGSState:
         """See `base.Solver`."""
+        check_dense("BFGS", x)
         n, lanes = x.shape
         return BFGSState(
             inverse_hessian=_identity(n, lanes, x.dtype),

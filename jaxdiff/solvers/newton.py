@@ -19,7 +19,7 @@ from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, Lane
 from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes, smallest_eigenpairs, solve_modified
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, rounding_of, shortened
 
 
@@ -92,6 +92,7 @@ class Newton:
 
     def init(self, problem: Minimize, x: LaneVector) -> NewtonState:
         """See `base.Solver`."""
+        check_dense("Newton", x)
         lanes = x.shape[-1]
         return NewtonState(
             direction=jnp.zeros_like(x), is_definite=jnp.zeros(lanes, bool), step_size=jnp.ones(lanes, x.dtype), **unevaluated(x)
