@@ -30,9 +30,7 @@ class Nist(Experiment):
     """
 
     kind: Literal["nist"] = "nist"
-    datasets: list[DatasetName] = Field(
-        default=["Misra1a", "Chwirut2", "Thurber", "Eckerle4"], min_length=1, description="see list datasets"
-    )
+    datasets: list[DatasetName] = Field(default=["Misra1a", "Chwirut2", "Rat43", "Eckerle4"], min_length=1, description="see list datasets")
     starts: list[Literal[1, 2]] = Field(default=[1, 2], min_length=1, description="published starts")
     solver: AnySolver = Field(default=NewtonTable(), description="a table with a name and options")
     max_steps: int = Field(default=500, ge=1, le=1_000_000, description="unless the solver gives its own")
