@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxdiff.experiments.config import ConfigError
 from jaxdiff.experiments.console import cell
 
 # A table longer than this is folded; the reader opens it.
-FOLD_ABOVE = 24
+FOLD_ABOVE = 32
 
 
 def unavailable() -> str | None:
@@ -43,7 +44,15 @@ def render(folder: Path) -> str:
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters["code"] = _code_spans
     return page.get_template("report.html").render(**_read_run(folder))
+
+
+def _code_spans(text: str) -> Any:
+    """Escaped HTML in which what stood between backticks is set as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _read_run(folder: Path) -> dict[str, Any]:

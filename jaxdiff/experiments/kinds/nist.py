@@ -46,15 +46,15 @@ class Nist(Experiment):
             arrays |= curves
         run_columns = [
             Column("dataset", "dataset"),
-            Column("level", "difficulty"),
             Column("start", "start", "d"),
+            Column("finding", "finding"),
+            Column("digits", "digits", ".1f"),
             Column("status", "status"),
             Column("nit", "steps", ",d"),
             Column("nfev", "evaluations", ",d"),
             Column("rss", "sum of squares", ".6e"),
             Column("certified_rss", "certified", ".6e"),
-            Column("digits", "digits, worst parameter", ".1f"),
-            Column("finding", "finding"),
+            Column("level", "difficulty"),
         ]
         parameter_columns = [
             Column("dataset", "dataset"),
@@ -64,7 +64,7 @@ class Nist(Experiment):
             Column("certified", "certified", ".11e"),
             Column("digits", "digits", ".1f"),
         ]
-        caption = f"{self.solver.heading} in {context.precision}, at most {self._max_steps} steps."
+        caption = f"{self.solver.heading} in {context.precision}, at most {self._max_steps} steps; digits of the worst parameter."
         tables = {
             "runs": Table("Fits", run_columns, runs, caption),
             "parameters": Table("Every parameter", parameter_columns, parameters, is_main=False),
@@ -168,7 +168,7 @@ class Nist(Experiment):
             axes[1, 0].set_ylabel("residual")
             figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
-        caption = "NIST's data with the best fit found here, and its residuals below. Units are those of the datasets, which publish none."
+        caption = "NIST's data with the best fit found here, and its residuals below. Units as in NIST's files."
         return {"fits": Picture(draw, caption, size=(1.5 + 2.5 * len(shown), 4.6))}
 
 

@@ -61,15 +61,14 @@ class Optimizers(Experiment):
         columns = [
             Column("problem", "function"),
             Column("solver", "solver"),
+            Column("finding", "finding"),
             Column("status", "status"),
             Column("nit", "steps", ",d"),
             Column("nfev", "evaluations", ",d"),
-            Column("value", "final f", ".2e"),
             Column("excess", "f - minimum", ".1e"),
-            Column("distance", "distance to a minimizer", ".1e"),
-            Column("finding", "finding"),
+            Column("distance", "distance", ".1e"),
         ]
-        caption = f"Computed in {context.precision}. Evaluations count a value with its gradient as one."
+        caption = f"Computed in {context.precision}. Evaluations count a value with its gradient as one. Distance is that to the nearest known minimizer."
         return Outcome({"runs": Table("Runs", columns, rows, caption)}, arrays)
 
     def _race(self, name: str, context: Context) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
