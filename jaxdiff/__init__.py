@@ -1,32 +1,78 @@
 """Derivatives you can trust, a million small optimizations at once, experiments you can rerun; on JAX.
 
-Importing this package starts no JAX backend and sets no JAX flag.
+Importing this package starts no JAX backend and sets no JAX flag. Names are loaded at their first use (PEP 562), so that the command line
+can answer ``--help`` without importing JAX.
 """
 
-from jaxdiff import derivatives as derivatives
-from jaxdiff import functions as functions
-from jaxdiff._api import minimize as minimize
-from jaxdiff._api import minimize_batch as minimize_batch
-from jaxdiff._validation import PrecisionWarning as PrecisionWarning
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxdiff._version import __version__ as __version__
-from jaxdiff.batch import BatchOptions as BatchOptions
-from jaxdiff.derivatives import Autodiff as Autodiff
-from jaxdiff.derivatives import FiniteDifference as FiniteDifference
-from jaxdiff.derivatives import Supplied as Supplied
-from jaxdiff.derivatives import derivative as derivative
-from jaxdiff.derivatives import directional_derivative as directional_derivative
-from jaxdiff.derivatives import gradient as gradient
-from jaxdiff.derivatives import hessian as hessian
-from jaxdiff.derivatives import hvp as hvp
-from jaxdiff.derivatives import jacobian as jacobian
-from jaxdiff.derivatives import partial as partial
-from jaxdiff.derivatives import value_and_gradient as value_and_gradient
-from jaxdiff.result import History as History
-from jaxdiff.result import OptimizationError as OptimizationError
-from jaxdiff.result import OptimizeResult as OptimizeResult
-from jaxdiff.result import Status as Status
-from jaxdiff.solvers import BFGS as BFGS
-from jaxdiff.solvers import SOLVERS as SOLVERS
-from jaxdiff.solvers import FromOptax as FromOptax
-from jaxdiff.solvers import GradientDescent as GradientDescent
-from jaxdiff.solvers import Newton as Newton
+
+if TYPE_CHECKING:
+    from jaxdiff import derivatives as derivatives
+    from jaxdiff import functions as functions
+    from jaxdiff._api import minimize as minimize
+    from jaxdiff._api import minimize_batch as minimize_batch
+    from jaxdiff._validation import PrecisionWarning as PrecisionWarning
+    from jaxdiff.batch import BatchOptions as BatchOptions
+    from jaxdiff.derivatives import Autodiff as Autodiff
+    from jaxdiff.derivatives import FiniteDifference as FiniteDifference
+    from jaxdiff.derivatives import Supplied as Supplied
+    from jaxdiff.derivatives import derivative as derivative
+    from jaxdiff.derivatives import directional_derivative as directional_derivative
+    from jaxdiff.derivatives import gradient as gradient
+    from jaxdiff.derivatives import hessian as hessian
+    from jaxdiff.derivatives import hvp as hvp
+    from jaxdiff.derivatives import jacobian as jacobian
+    from jaxdiff.derivatives import partial as partial
+    from jaxdiff.derivatives import value_and_gradient as value_and_gradient
+    from jaxdiff.result import History as History
+    from jaxdiff.result import OptimizationError as OptimizationError
+    from jaxdiff.result import OptimizeResult as OptimizeResult
+    from jaxdiff.result import Status as Status
+    from jaxdiff.solvers import BFGS as BFGS
+    from jaxdiff.solvers import SOLVERS as SOLVERS
+    from jaxdiff.solvers import FromOptax as FromOptax
+    from jaxdiff.solvers import GradientDescent as GradientDescent
+    from jaxdiff.solvers import Newton as Newton
+
+_SUBPACKAGES = ("derivatives", "functions")
+
+_PUBLIC = {
+    "jaxdiff._api": ("minimize", "minimize_batch"),
+    "jaxdiff._validation": ("PrecisionWarning",),
+    "jaxdiff.batch": ("BatchOptions",),
+    "jaxdiff.derivatives": (
+        "Autodiff",
+        "FiniteDifference",
+        "Supplied",
+        "derivative",
+        "directional_derivative",
+        "gradient",
+        "hessian",
+        "hvp",
+        "jacobian",
+        "partial",
+        "value_and_gradient",
+    ),
+    "jaxdiff.result": ("History", "OptimizationError", "OptimizeResult", "Status"),
+    "jaxdiff.solvers": ("BFGS", "SOLVERS", "FromOptax", "GradientDescent", "Newton"),
+}
+"""Where each public name lives; the same names as above, which type checkers and editors read."""
+
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"jaxdiff.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES, *_HOME})

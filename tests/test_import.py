@@ -61,3 +61,19 @@ def test_import_changes_no_jax_setting(findings: dict) -> None:
 def test_import_leaves_optional_packages_alone(findings: dict) -> None:
     # jax itself may import scipy for jax.scipy; what is ours to answer for is the rest.
     assert set(findings["plotting"]) <= {"scipy"}
+
+
+def test_names_for_readers_and_names_at_run_time_are_the_same() -> None:
+    """The package lists its names twice: for type checkers, and for loading on demand."""
+    import ast
+
+    import jaxdiff
+
+    tree = ast.parse((ROOT / "jaxdiff" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    listed = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    subpackages = {name for name, module in listed.items() if module == "jaxdiff"}
+    assert {name: module for name, module in listed.items() if module != "jaxdiff"} == jaxdiff._HOME
+    assert subpackages == set(jaxdiff._SUBPACKAGES)
+    with pytest.raises(AttributeError, match="has no attribute 'minimise'"):
+        _ = jaxdiff.minimise

@@ -312,7 +312,8 @@ def test_history_of_a_batch_ends_where_each_lane_ends() -> None:
     batch = jd.minimize_batch(rosenbrock, starts, history=6)
     for lane, start in enumerate(starts):
         alone = jd.minimize(rosenbrock, start, history=6)
-        np.testing.assert_allclose(batch.history.value[lane], alone.history.value, rtol=1e-9, atol=1e-25)
+        # Two programs round apart, and BFGS multiplies that near the minimum, where f is some 1e-15.
+        np.testing.assert_allclose(batch.history.value[lane], alone.history.value, rtol=1e-6, atol=1e-18)
 
 
 def test_results_read_well() -> None:

@@ -105,7 +105,7 @@ def spread(value: PyTree, like: PyTree, name: str, dtype: Any) -> jax.Array:
     spread_leaves = []
     for leaf, other in zip(leaves, expected, strict=True):
         shape = jnp.shape(leaf)
-        if shape not in ((), other.shape):
-            raise ValueError(f"{name} has a leaf of shape {shape}; expected a scalar or {other.shape}, as in x")
-        spread_leaves.append(jnp.broadcast_to(jnp.asarray(leaf, dtype), other.shape))
+        if shape not in ((), jnp.shape(other)):
+            raise ValueError(f"{name} has a leaf of shape {shape}; expected a scalar or {jnp.shape(other)}, as in x")
+        spread_leaves.append(jnp.broadcast_to(jnp.asarray(leaf, dtype), jnp.shape(other)))
     return ravel(spread_leaves, dtype)

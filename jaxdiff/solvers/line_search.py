@@ -20,7 +20,7 @@ def rounding_of(value: LaneFloat) -> LaneFloat:
     A sum of squares of small residuals of large data, as in NIST's Misra1a, carries some 500 units of rounding; Hager and Zhang allow 1e-6.
 
     Example:
-        >>> bool(rounding_of(jnp.array(1.0)) < 1e-4)
+        >>> bool(rounding_of(jnp.array([1.0]))[0] < 1e-4)
         True
     """
     return machine_epsilon(value.dtype) ** 0.75 * jnp.abs(value)
