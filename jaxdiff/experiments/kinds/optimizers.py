@@ -68,7 +68,7 @@ class Optimizers(Experiment):
             Column("excess", "f - minimum", ".1e"),
             Column("distance", "distance", ".1e"),
         ]
-        caption = f"Computed in {context.precision}. Evaluations count a value with its gradient as one. Distance: to the nearest known minimizer."
+        caption = f"Computed in {context.precision}. A value with its gradient is one evaluation. Distance: to the nearest known minimizer."
         return Outcome({"runs": Table("Runs", columns, rows, caption)}, arrays)
 
     def _race(self, name: str, context: Context) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
