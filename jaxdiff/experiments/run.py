@@ -104,15 +104,17 @@ def configure_jax(config: Run) -> None:
     """
     import jax
 
-    if config.device != "auto":
-        jax.config.update("jax_platforms", "cpu" if config.device == "cpu" else "cuda,rocm")
+    if config.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    # For a GPU nothing is set: JAX takes one first where there is one, while its list of platforms fails on the first that is absent.
     jax.config.update("jax_enable_x64", needs_float64(config))
     try:
-        found = {device.platform for device in jax.devices()}
+        found = jax.devices()[0].platform
     except RuntimeError as error:
         raise ConfigError([f"device: {config.device!r} cannot be used: {str(error).splitlines()[0]}"]) from None
-    if config.device != "auto" and config.device not in found:
-        raise ConfigError([f"device: {config.device!r} asked for, but JAX already computes on {', '.join(sorted(found))}"])
+    if config.device not in ("auto", found):
+        hint = " (install jaxdiff[cuda13] or jaxdiff[cuda12], and see JAX_PLATFORMS)" if config.device == "gpu" else ""
+        raise ConfigError([f"device: {config.device!r} asked for, but JAX computes on {found}{hint}"])
 
 
 def needs_float64(config: Run) -> bool:
