@@ -9,8 +9,6 @@ import pytest
 import jaxdiff as jd
 from jaxdiff.functions.nist import load_nist, log_relative_error
 
-pytestmark = pytest.mark.core
-
 
 def rosenbrock(x: jax.Array) -> jax.Array:
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
@@ -27,6 +25,7 @@ def wood(x: jax.Array) -> jax.Array:
     )
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(("fun", "start"), [(rosenbrock, [-1.2, 1.0]), (wood, [-3.0, -1.0, -3.0, -1.0])])
 def test_newton_reaches_the_published_minimum(fun: object, start: list[float], dtype: str) -> None:
     result = jd.minimize(fun, jnp.asarray(start, dtype), solver=jd.Newton())
@@ -54,6 +53,7 @@ def test_finite_differences_are_one_field_away(solver: object, derivatives: obje
     assert result.nfev > 2 * exact.nfev, "each gradient costs several evaluations, and they are counted"
 
 
+@pytest.mark.core
 def test_supplied_derivatives_are_used_and_not_replaced() -> None:
     calls = []
 
@@ -179,6 +179,7 @@ def test_ftol_and_xtol_stop_where_they_say() -> None:
     assert step.nit < tight.nit
 
 
+@pytest.mark.core
 def test_tolerances_may_differ_from_leaf_to_leaf() -> None:
     fun = lambda x: (x["u"] - 1) ** 2 + jnp.sum((x["v"] - 2) ** 2)  # noqa: E731
     solver = jd.GradientDescent(learning_rate=0.1, line_search="fixed", gtol={"u": 1e-10, "v": 1e-2})
@@ -209,6 +210,7 @@ def test_the_solution_is_differentiable_in_both_modes_and_twice(solver: object) 
     np.testing.assert_allclose(second, expected, atol=1e-4)
 
 
+@pytest.mark.core
 def test_what_fun_closes_over_is_differentiated_too() -> None:
     a = jnp.array([0.5, 1.0, -0.3])
     by_argument = jax.grad(lambda a: jnp.sum(jd.minimize(quartic, jnp.zeros(3), a).x ** 2))(a)
@@ -236,6 +238,7 @@ def test_the_derivative_of_the_minimum_value_is_the_partial_derivative() -> None
     np.testing.assert_allclose(total, jax.grad(quartic, argnums=1)(result.x, a), atol=1e-10)
 
 
+@pytest.mark.core
 def test_the_derivative_of_a_solution_that_was_not_found_is_nan() -> None:
     a = jnp.array([0.5, 1.0, -0.3])
     unsolved = lambda a: jd.minimize(quartic, jnp.zeros(3), a, max_steps=1).x  # noqa: E731
@@ -268,6 +271,7 @@ def test_pytrees_of_mixed_shapes_come_back_as_they_went_in() -> None:
     assert float(result.x["b"][1]) == pytest.approx(5.0)
 
 
+@pytest.mark.core
 def test_optax_sees_the_users_tree_and_one_lane_at_a_time() -> None:
     """A transformation that treats leaves and norms of its own: clipped by the global norm, the bias frozen."""
     transformation = optax.chain(
@@ -294,6 +298,7 @@ def test_aux_is_that_of_the_solution() -> None:
 # -- history and texts --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_history_holds_the_whole_path_or_its_end() -> None:
     whole = jd.minimize(rosenbrock, [-1.2, 1.0], history=True, max_steps=100, solver=jd.Newton())
     steps = int(whole.nit)
@@ -316,6 +321,7 @@ def test_history_of_a_batch_ends_where_each_lane_ends() -> None:
         np.testing.assert_allclose(batch.history.value[lane], alone.history.value, rtol=1e-6, atol=1e-18)
 
 
+@pytest.mark.core
 def test_results_read_well() -> None:
     result = jd.minimize(rosenbrock, [-1.2, 1.0], solver=jd.Newton())
     text = str(result)

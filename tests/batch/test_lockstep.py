@@ -7,8 +7,6 @@ import pytest
 
 import jaxdiff as jd
 
-pytestmark = pytest.mark.core
-
 
 def misfit(p: jax.Array, t: jax.Array, y: jax.Array) -> jax.Array:
     """Exponential decay; t is shared, y belongs to a problem."""
@@ -23,6 +21,7 @@ def decays(count: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, d
     return {"a": np.full(count, 1.5), "k": np.full(count, 0.8)}, t, y, truth
 
 
+@pytest.mark.core
 def test_shared_and_split_data_recover_the_truth() -> None:
     starts, t, y, truth = decays(37)
     result = jd.minimize_batch(misfit, starts, (t, y), in_axes=(0, None, 0))
@@ -100,6 +99,7 @@ def test_gradients_of_a_batch_match_those_of_its_problems() -> None:
     np.testing.assert_allclose(shared[3], difference, rtol=1e-5)
 
 
+@pytest.mark.core
 def test_a_failed_lane_is_nan_where_asked_for_and_zero_where_masked_out() -> None:
     """The neighbours' derivatives stay those of a batch without it."""
     fun = lambda x, a: (x - a) ** 2 - jnp.log(jnp.where(a > 10, -1.0, 1.0))  # noqa: E731
@@ -115,6 +115,7 @@ def test_a_failed_lane_is_nan_where_asked_for_and_zero_where_masked_out() -> Non
     np.testing.assert_allclose(jax.grad(masked)(a), [2.0, 0.0, 4.0])
 
 
+@pytest.mark.core
 def test_aux_and_float32_travel_with_their_lanes() -> None:
     fun = lambda x, a: (jnp.sum((x - a) ** 2), {"a": a, "x": x})  # noqa: E731
     a = jnp.arange(5, dtype=jnp.float32)
