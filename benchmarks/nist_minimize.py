@@ -6,9 +6,6 @@ Usage: python benchmarks/nist_minimize.py [newton] [bfgs]
 import sys
 
 import jax
-
-jax.config.update("jax_enable_x64", True)
-
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,6 +16,7 @@ SOLVERS = {"newton": jd.Newton(), "bfgs": jd.BFGS()}
 
 
 def main(names: list[str]) -> None:
+    jax.config.update("jax_enable_x64", True)
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}, float64, default tolerances, at most 1,000 steps")
     for name in names:
         solved = claimed = doubtful = 0
