@@ -1,5 +1,7 @@
 """Derivatives: one call form over automatic differentiation, finite differences and the user's own formulas."""
 
+from jaxdiff.derivatives.adaptive import Adaptive as Adaptive
+from jaxdiff.derivatives.adaptive import estimate as estimate
 from jaxdiff.derivatives.api import derivative as derivative
 from jaxdiff.derivatives.api import directional_derivative as directional_derivative
 from jaxdiff.derivatives.api import gradient as gradient
@@ -9,6 +11,11 @@ from jaxdiff.derivatives.api import jacobian as jacobian
 from jaxdiff.derivatives.api import partial as partial
 from jaxdiff.derivatives.api import value_and_gradient as value_and_gradient
 from jaxdiff.derivatives.autodiff import Autodiff as Autodiff
+from jaxdiff.derivatives.check import check_derivatives as check_derivatives
+from jaxdiff.derivatives.check import check_rule as check_rule
+from jaxdiff.derivatives.complex_step import ComplexStep as ComplexStep
+from jaxdiff.derivatives.estimates import Estimate as Estimate
+from jaxdiff.derivatives.estimates import EstimateStatus as EstimateStatus
 from jaxdiff.derivatives.finite import FiniteDifference as FiniteDifference
 from jaxdiff.derivatives.geometry import Secants as Secants
 from jaxdiff.derivatives.geometry import TangentLine as TangentLine
@@ -23,6 +30,10 @@ from jaxdiff.derivatives.protocol import Method as Method
 from jaxdiff.derivatives.regularity import PointKind as PointKind
 from jaxdiff.derivatives.regularity import PointReport as PointReport
 from jaxdiff.derivatives.regularity import classify_point as classify_point
+from jaxdiff.derivatives.report import DerivativeError as DerivativeError
+from jaxdiff.derivatives.report import DerivativeReport as DerivativeReport
+from jaxdiff.derivatives.report import LeafVerdict as LeafVerdict
+from jaxdiff.derivatives.report import Verdict as Verdict
 from jaxdiff.derivatives.stencils import Stencil as Stencil
 from jaxdiff.derivatives.stencils import exact_weights as exact_weights
 from jaxdiff.derivatives.stencils import stencil_for as stencil_for

@@ -3,6 +3,7 @@
 Each of them checks its arguments, binds f to them, and hands both to the method.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 
 from jaxdiff._types import PyTree
 from jaxdiff._validation import as_float_leaves, check_count, closest, explain_tracing_errors, suggest_keywords
+from jaxdiff.derivatives.adaptive import Adaptive
 from jaxdiff.derivatives.autodiff import Autodiff
+from jaxdiff.derivatives.estimates import Estimate
 from jaxdiff.derivatives.protocol import Bound, Method
 from jaxdiff.derivatives.trees import check_like, tree_size
 
-_METHODS = {"autodiff": "Autodiff()", "finite_difference": "FiniteDifference()", "supplied": "Supplied(...)"}
+_METHODS = {"autodiff": "Autodiff()", "finite_difference": "FiniteDifference()", "adaptive": "Adaptive()", "supplied": "Supplied(...)"}
 _AUTODIFF = Autodiff()
 
 
@@ -54,7 +57,11 @@ def derivative(f: Callable[..., Any], n: int = 1, *, method: Method = _AUTODIFF)
                 return points
             return method.derivative_at(Bound.of(f, (points, *args), kwargs), points, n)
 
-    return derivative_of_f
+    def estimate(x: Any, *args: Any, **kwargs: Any) -> Estimate:
+        points = _as_points(x)
+        return _with_bars(method, "derivative").derivative_estimate(Bound.of(f, (points, *args), kwargs), points, n)
+
+    return _attach(derivative_of_f, estimate)
 
 
 @suggest_keywords(aux="has_aux", argnum="argnums")
@@ -129,7 +136,11 @@ def gradient(
         value, slopes = both(*args, **kwargs)
         return (slopes, value[1]) if has_aux else slopes
 
-    return gradient_of_f
+    def estimate(*args: Any, **kwargs: Any) -> Estimate:
+        bound = _bind(f, args, kwargs, _check_argnums(argnums), has_aux)
+        return _with_bars(method, "gradient").gradient_estimate(bound, bound.x)
+
+    return _attach(gradient_of_f, estimate)
 
 
 @suggest_keywords(argnum="argnums")
@@ -161,7 +172,11 @@ def jacobian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, metho
             bound = _bind(f, args, kwargs, argnums)
             return method.jacobian_at(bound, bound.x)
 
-    return jacobian_of_f
+    def estimate(*args: Any, **kwargs: Any) -> Estimate:
+        bound = _bind(f, args, kwargs, argnums)
+        return _with_bars(method, "jacobian").jacobian_estimate(bound, bound.x)
+
+    return _attach(jacobian_of_f, estimate)
 
 
 @suggest_keywords(argnum="argnums")
@@ -196,7 +211,11 @@ def hessian(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, method
             bound = _bind(f, args, kwargs, argnums)
             return method.hessian_at(bound, bound.x)
 
-    return hessian_of_f
+    def estimate(*args: Any, **kwargs: Any) -> Estimate:
+        bound = _bind(f, args, kwargs, argnums)
+        return _with_bars(method, "hessian").hessian_estimate(bound, bound.x)
+
+    return _attach(hessian_of_f, estimate)
 
 
 def partial(f: Callable[..., Any], *indices: int, method: Method = _AUTODIFF) -> Callable[..., jax.Array]:
@@ -299,6 +318,24 @@ def hvp(f: Callable[..., Any], x: PyTree, v: PyTree, *args: Any, method: Method 
     with explain_tracing_errors():
         bound = _bind(f, (x, *args), {}, 0)
         return method.hvp_at(bound, bound.x, _as_direction(v, bound.x))
+
+
+def _attach(function: Callable[..., Any], estimate: Callable[..., Estimate]) -> Callable[..., Any]:
+    """The function that a user gets, with the whole estimate behind it as an attribute."""
+
+    @functools.wraps(estimate)
+    def explained(*args: Any, **kwargs: Any) -> Estimate:
+        with explain_tracing_errors():
+            return estimate(*args, **kwargs)
+
+    function.estimate = explained  # type: ignore[attr-defined]
+    return function
+
+
+def _with_bars(method: Method, name: str) -> Adaptive:
+    if not isinstance(method, Adaptive):
+        raise TypeError(f"{name}(method={method!r}) has no error bars to estimate; expected method=Adaptive(...)")
+    return method
 
 
 def _check(f: Any, method: Any) -> None:

@@ -33,10 +33,7 @@ from jaxdiff._validation import check_choice, check_count, is_traced, suggest_ke
 from jaxdiff.derivatives.protocol import Bound, compiled
 from jaxdiff.derivatives.stencils import KINDS, Stencil, exact_weights, stencil_for
 from jaxdiff.derivatives.steps import balanced_step, length_scale, nearest_power_of_two, power_of_two_below
-from jaxdiff.derivatives.trees import ravel, spread, tree_size, unravel, unravel_matrix
-
-# Elements of perturbed points held at once when no chunk_size is given: 32 MiB in float64. Our own choice.
-_ELEMENTS_AT_ONCE = 2**22
+from jaxdiff.derivatives.trees import map_in_chunks, ravel, spread, tree_size, unravel, unravel_matrix
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -381,15 +378,6 @@ def _combine(values: jax.Array, weights: jax.Array, divisor: jax.Array, referenc
     return jnp.sum(jnp.where(weights == 0, jnp.zeros_like(difference), weights * difference), axis=0) / divisor.astype(work)
 
 
-def _over(function: Callable[..., jax.Array], items: Any, chunk_size: int | None, elements_each: int) -> jax.Array:
-    """``vmap`` over the leading axis of the items, in chunks where all at once would be too large."""
-    count = jax.tree.leaves(items)[0].shape[0]
-    chunk = max(1, _ELEMENTS_AT_ONCE // max(elements_each, 1)) if chunk_size is None else chunk_size
-    if chunk >= count:
-        return jax.vmap(function)(*items)
-    return jax.lax.map(lambda item: function(*item), items, batch_size=chunk)
-
-
 def _columns(space: _Space, method: FiniteDifference, fun: Callable[[jax.Array], jax.Array], center: jax.Array) -> jax.Array:
     """The derivative of ``fun`` ([n] to [m]) along every coordinate, [n, m]; ``center`` is fun at x."""
 
@@ -398,7 +386,7 @@ def _columns(space: _Space, method: FiniteDifference, fun: Callable[[jax.Array],
         return _combine(values, axis.weights, axis.divisor, center if space.schemes[0].has_center else values[0])
 
     n = space.x.size
-    return _over(column, (jnp.arange(n), space.axes()), method.chunk_size, space.schemes[0].num_points * max(n, center.size))
+    return map_in_chunks(column, (jnp.arange(n), space.axes()), method.chunk_size, space.schemes[0].num_points * max(n, center.size))
 
 
 @compiled
@@ -411,7 +399,7 @@ def _derivative(method: FiniteDifference, bound: Bound, x: jax.Array) -> jax.Arr
         return _combine(values, axis.weights, axis.divisor, values[0])
 
     axes = space.axes(with_center=space.schemes[0].has_center)
-    slopes = _over(at, (axes,), method.chunk_size, 1 + space.schemes[0].num_points)
+    slopes = map_in_chunks(at, (axes,), method.chunk_size, 1 + space.schemes[0].num_points)
     return slopes.reshape(x.shape).astype(x.dtype)
 
 
@@ -455,7 +443,7 @@ def _hessian_of_values(method: FiniteDifference, bound: Bound, x: PyTree) -> PyT
         axes = space.axes(with_center=space.schemes[0].has_center)
         pairs = [(jnp.asarray(side), jax.tree.map(lambda leaf, side=side: leaf[side], axes)) for side in (rows, columns)]
         points = (1 + space.schemes[0].num_points) ** 2
-        mixed = _over(lambda *pair: _product(space, fun, pair, value)[0], pairs, method.chunk_size, points * n)
+        mixed = map_in_chunks(lambda *pair: _product(space, fun, pair, value)[0], pairs, method.chunk_size, points * n)
         matrix = matrix.at[rows, columns].set(mixed).at[columns, rows].set(mixed)
     return unravel_matrix(matrix, x, x)
 
@@ -528,7 +516,7 @@ def _hvp_of_values(method: FiniteDifference, bound: Bound, x: PyTree, v: PyTree)
         return _combine(values, weights, line.divisor * across.divisor, value)
 
     points = line.positions.size * (1 + space.schemes[0].num_points)
-    return unravel(_over(component, (jnp.arange(n),), method.chunk_size, points * n), x)
+    return unravel(map_in_chunks(component, (jnp.arange(n),), method.chunk_size, points * n), x)
 
 
 def _along(space: _Space, fun: Callable[[jax.Array], jax.Array], v: jax.Array, center: jax.Array) -> jax.Array:

@@ -1,0 +1,160 @@
+"""How often the error bars of derivative estimates hold, how wide they are, and how long they take, beside numdifftools and scipy.
+
+Run with ``python benchmarks/estimate.py``. Two parts:
+
+1. Coverage on the held-out functions and points of ``tests/derivatives/estimate_cases.py``, none of which the estimator was tuned on:
+   by dtype and order, the share of points whose bar holds, confidently wrong ones (relative error above 1e-2 with a bar under a tenth of
+   it), the median ratio of bar to error, and the median relative error of smooth, well-scaled points.
+2. Seconds, compile time apart: 100,000 points of sin, the Hessian of a function of ten variables, the gradient of one of 10,000.
+
+``--write`` puts the numbers into ``benchmarks/results/``.
+"""
+
+import argparse
+import json
+import pathlib
+import resource
+import sys
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+jax.config.update("jax_enable_x64", True)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "derivatives"))
+
+import estimate_cases  # noqa: E402
+
+import jaxdiff as jd  # noqa: E402
+from jaxdiff.derivatives.estimates import EstimateStatus  # noqa: E402
+from jaxdiff.experiments.environment import describe  # noqa: E402
+
+
+def coverage(dtype: str, n: int) -> dict[str, float]:
+    """One row of the table."""
+    rows = {"points": 0, "holds": 0, "confidently_wrong": 0, "inconclusive": 0, "statuses": 0, "statuses_right": 0}
+    ratios, smooth, failures = [], [], []
+    for case, found in estimate_cases.estimates(dtype, n):
+        status = EstimateStatus(int(found.status))
+        if case.expects is not None:
+            rows["statuses"] += 1
+            rows["statuses_right"] += status.name.lower() == case.expects
+            continue
+        if n not in case.references:
+            continue
+        true, value, bar = case.references[n], float(found.value), float(found.error)
+        error = abs(value - true)
+        rows["points"] += 1
+        is_silent = not np.isfinite(bar)
+        rows["inconclusive"] += is_silent
+        rows["holds"] += is_silent or error <= bar
+        is_wrong = not is_silent and error > 1e-2 * abs(true) and bar < 0.1 * error
+        rows["confidently_wrong"] += is_wrong
+        if not is_silent and not error <= bar:
+            failures.append(f"{case.name} at {float(case.x):g}: error {error:.1e}, bar {bar:.1e}, derivative {true:.1e}, {status.name}")
+        if not is_silent and error > 0:
+            ratios.append(bar / error)
+        if case.smooth:
+            smooth.append(error / abs(true) if true else error)
+    return {
+        **rows,
+        "coverage": rows["holds"] / rows["points"],
+        "median_bar_over_error": float(np.median(ratios)),
+        "median_smooth_error": float(np.median(smooth)),
+        "failures": failures,
+    }
+
+
+def seconds(run, repeats: int = 5) -> float:
+    """Median of several runs, the first one, which compiles, apart."""
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def ten_variables(x, xp=jnp):
+    """Coupled and smooth."""
+    return xp.sum(xp.sin(x) * xp.exp(-(x**2) / 8)) * xp.sum(xp.cos(x[1:] - x[:-1]))
+
+
+def speed() -> dict[str, float]:
+    """Seconds, ours and theirs, on the same data."""
+    import numdifftools
+    import scipy.differentiate
+
+    x = np.linspace(-10, 10, 100_000)
+    points = jnp.asarray(x)
+    result = {
+        "sin_100000_jaxdiff": seconds(lambda: jd.estimate(jnp.sin, points).value),
+        "sin_100000_scipy": seconds(lambda: scipy.differentiate.derivative(np.sin, x).df),
+        "sin_100000_numdifftools": seconds(lambda: numdifftools.Derivative(np.sin)(x), repeats=3),
+    }
+    x = np.linspace(-1, 1, 10)
+    hessian, point = jd.hessian(ten_variables, method=jd.Adaptive()), jnp.asarray(x)
+    values = jd.hessian(ten_variables, method=jd.Adaptive(hessian_from="values"))
+    exact = np.asarray(jax.hessian(ten_variables)(point))
+    theirs = numdifftools.Hessian(lambda x: ten_variables(x, np))
+    result |= {
+        "hessian_10_jaxdiff": seconds(lambda: hessian(point)),
+        "hessian_10_jaxdiff_values": seconds(lambda: values(point)),
+        "hessian_10_numdifftools": seconds(lambda: theirs(x), repeats=3),
+        "hessian_10_error_jaxdiff": float(np.max(np.abs(hessian(point) - exact))),
+        "hessian_10_error_jaxdiff_values": float(np.max(np.abs(values(point) - exact))),
+        "hessian_10_error_numdifftools": float(np.max(np.abs(theirs(x) - exact))),
+    }
+    point = jnp.linspace(-1, 1, 10_000)
+    gradient = jd.gradient(lambda x: jnp.sum(jnp.sin(x) * x), method=jd.Adaptive())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    error = float(jnp.max(jnp.abs(gradient(point) - (jnp.cos(point) * point + jnp.sin(point)))))
+    result |= {
+        "gradient_10000_seconds": time.perf_counter() - start,
+        "gradient_10000_error": error,
+        "gradient_10000_peak_mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+    }
+    return result
+
+
+def main() -> None:
+    """Print both parts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the numbers into benchmarks/results/")
+    parser.add_argument("--only", choices=("coverage", "speed"), help="one part only")
+    parser.add_argument("--verbose", action="store_true", help="list the points whose bar does not hold")
+    options = parser.parse_args()
+    results: dict = {"environment": describe()}
+    if options.only != "speed":
+        print("dtype    n  points  holds   confidently wrong  silent  bar/error  smooth: relative error  statuses")
+        for dtype in ("float64", "float32"):
+            for n in (1, 2, 3, 4):
+                row = coverage(dtype, n)
+                results[f"{dtype}_{n}"] = row
+                print(
+                    f"{dtype}  {n}  {row['points']:6d}  {100 * row['coverage']:5.1f} %"
+                    f"  {row['confidently_wrong']:12d}  {row['inconclusive']:10d}"
+                    f"  {row['median_bar_over_error']:9.1f}  {row['median_smooth_error']:22.1e}  {row['statuses_right']}/{row['statuses']}",
+                    flush=True,
+                )
+                if options.verbose:
+                    print(*(f"    {failure}" for failure in row["failures"]), sep="\n")
+    if options.only != "coverage":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results["speed"] = speed()
+        for name, value in results["speed"].items():
+            print(f"{name:40s} {value:.3g}")
+    if options.write:
+        path = ROOT / "benchmarks" / "results" / "estimate.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

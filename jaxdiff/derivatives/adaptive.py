@@ -1,0 +1,392 @@
+"""Finite differences that choose their own step and say how wrong they are: `Adaptive` as a method, `estimate` for the numbers behind it.
+
+f is evaluated on a whole ladder of steps at once and the values decide (`ladder`): where the noise is, how far f is a polynomial, whether
+it has a derivative at all. That takes some 250 evaluations per derivative in float64 and 140 in float32, most of which parallel hardware
+does at the price of few; `FiniteDifference` is for when two have to do.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._pytree import pytree_dataclass, static
+from jaxdiff._types import PyTree
+from jaxdiff._validation import as_data, as_float_leaves, check_choice, check_count, explain_tracing_errors, is_traced
+from jaxdiff.derivatives.estimates import Estimate
+from jaxdiff.derivatives.ladder import Ladder
+from jaxdiff.derivatives.lines import (
+    OUTSIDE,
+    Lines,
+    combine,
+    coordinate_lines,
+    direction_lines,
+    estimate_lines,
+    estimate_lines_now,
+    point_lines,
+)
+from jaxdiff.derivatives.protocol import Bound, compiled, describe
+from jaxdiff.derivatives.trees import map_in_chunks, ravel, spread, tree_size, unravel, unravel_matrix
+
+
+@pytree_dataclass
+class Adaptive:
+    """Finite differences from a whole ladder of steps, with an error bar, for functions of any scale and noise.
+
+    f may be one that JAX can trace, or any other: plain Python, NumPy, a C library, a simulator. Those are called on the host, once per
+    point, and cannot be used inside ``jax.jit``; when they raise `ValueError` or `ArithmeticError`, there is no value at that point.
+
+    A derivative taken with this method is the value of its estimate: NaN at a kink or a jump. ``jd.gradient(f, method=jd.Adaptive())``
+    returns a function that has the whole estimate too, as ``.estimate(x)``; so do `derivative`, `jacobian` and `hessian`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxdiff as jd
+        >>> gradient = jd.gradient(lambda x: jnp.sum(jnp.sin(x)), method=jd.Adaptive())
+        >>> bool(jnp.allclose(gradient(jnp.array([0.0, 1.0])), jnp.cos(jnp.array([0.0, 1.0]))))
+        True
+        >>> gradient.estimate(jnp.array([0.0, 1.0])).status.tolist()  # OK, both
+        [0, 0]
+    """
+
+    scale: Any = None
+    """The length over which f may vary, absolute, in units of x, from eight times which steps are tried downward: a number, or a pytree
+    like x; None: max(|x|, 1)."""
+    bounds: Any = None
+    """``(lower, upper)``, each None, a number or a pytree like x: f is evaluated nowhere else."""
+    chunk_size: int | None = static(default=None)
+    """How many points, coordinates or directions are evaluated at once; None: as many as make about four million numbers."""
+    hessian_from: str = static(default="gradients")
+    """"gradients" estimates the slopes of ``jax.grad(f)``, "values" second derivatives of f itself, the only way for an f that JAX cannot
+    trace."""
+
+    is_exact: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_choice(self.hessian_from, "hessian_from", ("gradients", "values"))
+        if self.chunk_size is not None:
+            check_count(self.chunk_size, "chunk_size", minimum=1)
+        for leaf in jax.tree.leaves(self.scale):
+            if not is_traced(leaf) and not (np.all(np.isfinite(leaf)) and np.all(np.asarray(leaf) > 0)):
+                raise ValueError(f"scale = {leaf!r}; expected positive, finite numbers")
+        if self.bounds is not None:
+            if not (isinstance(self.bounds, (tuple, list)) and len(self.bounds) == 2):
+                raise ValueError(f"bounds = {self.bounds!r}; expected a pair (lower, upper), each None, a number or a pytree like x")
+            for leaf in jax.tree.leaves(self.bounds):
+                if not is_traced(leaf) and np.any(np.isnan(leaf)):
+                    raise ValueError(f"bounds = {self.bounds!r} hold NaN; expected numbers, or None for no bound")
+
+    def num_evaluations(self, n: int) -> int:
+        """The ladder, once per parameter, in float64."""
+        return n * Ladder.for_dtype(jnp.dtype("float64")).num_evaluations
+
+    def flattened(self, x: PyTree) -> "Adaptive":
+        """The same method for f as a function of ``ravel(x)``: scale and bounds that are pytrees like x become flat vectors."""
+        scale, bounds = self._flat(x)
+        return dataclasses.replace(self, scale=scale, bounds=bounds)
+
+    def derivative_at(self, bound: Bound, x: jax.Array, n: int) -> jax.Array:
+        """The value of the estimate at every point."""
+        return self.derivative_estimate(bound, x, n).value
+
+    def partial_at(self, bound: Bound, x: jax.Array, indices: tuple[int, ...]) -> jax.Array:
+        """One coordinate's ladder, or a sum over directions (polarization) where coordinates mix."""
+        return self.partial_estimate(bound, x, indices).value
+
+    def value_and_gradient_at(self, bound: Bound, x: PyTree) -> tuple[tuple[jax.Array, Any], PyTree]:
+        """The value of f at x, and that of the gradient's estimate."""
+        return bound.scalar(x), self.gradient_estimate(bound, x).value
+
+    def jacobian_at(self, bound: Bound, x: PyTree) -> PyTree:
+        """The value of the estimate."""
+        return self.jacobian_estimate(bound, x).value
+
+    def hessian_at(self, bound: Bound, x: PyTree) -> PyTree:
+        """The value of the estimate."""
+        return self.hessian_estimate(bound, x).value
+
+    def hvp_at(self, bound: Bound, x: PyTree, v: PyTree) -> PyTree:
+        """The slope of ``jax.grad(f)`` along v, or the Hessian from values times v."""
+        if self._takes_values(bound, x):
+            return unravel(self._hessian_of_values(bound, x).value @ ravel(v), x)
+        return unravel(_run(self, bound, x, "directions", 1, ravel(v)[None], of_gradient=True).value[0], x)
+
+    def directional_derivative_at(self, bound: Bound, x: PyTree, v: PyTree) -> PyTree:
+        """The value of the estimate along v."""
+        return unravel(_run(self, bound, x, "directions", 1, ravel(v)[None]).value[0], _look(bound, x).output)
+
+    def derivative_estimate(self, bound: Bound, x: jax.Array, n: int) -> Estimate:
+        """The n-th derivative at every point of an array; a function with several outputs has its axes behind those of x."""
+        output = jax.tree.leaves(_look(bound, x, one_of_many=True).output)
+        shape = x.shape + (output[0].shape if len(output) == 1 else (-1,))
+        found = _run(self, bound, x, "points", n)
+        return jax.tree.map(lambda leaf: leaf.reshape(shape), found)
+
+    def gradient_estimate(self, bound: Bound, x: PyTree) -> Estimate:
+        """Every field a pytree like x."""
+        if not _look(bound, x).is_on_host:
+            jax.eval_shape(lambda x: bound.scalar(x)[0], x)  # says so if f does not return one number
+        found = _run(self, bound, x, "coordinates", 1)
+        return jax.tree.map(lambda leaf: _like(leaf[:, 0], x), found)
+
+    def jacobian_estimate(self, bound: Bound, x: PyTree) -> Estimate:
+        """Every field in the form of ``jax.jacobian``."""
+        output = _look(bound, x).output
+        found = _run(self, bound, x, "coordinates", 1)
+        return jax.tree.map(lambda leaf: _matrix(leaf.T, output, x), found)
+
+    def hessian_estimate(self, bound: Bound, x: PyTree) -> Estimate:
+        """Every field in the form of ``jax.hessian``; symmetric."""
+        if self._takes_values(bound, x):
+            found = self._hessian_of_values(bound, x)
+        else:
+            both = _run(self, bound, x, "coordinates", 1, of_gradient=True)
+            found = combine(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf.T]), both), jnp.full((2, 1, 1), 0.5, both.value.dtype))
+        return jax.tree.map(lambda leaf: _matrix(leaf, x, x), found)
+
+    def partial_estimate(self, bound: Bound, x: jax.Array, indices: tuple[int, ...]) -> Estimate:
+        """A mixed partial derivative of a function of one vector; every field one number.
+
+        A mixed derivative is a sum of derivatives along directions (polarization): for two coordinates
+        f_ij = (D^2 f along e_i + e_j  -  D^2 f along e_i - e_j) / 4.
+        """
+        n, flat = len(indices), ravel(x)
+        if n > 4:
+            raise ValueError(f"indices = {indices}; expected at most four with Adaptive: higher derivatives of values have no digits left")
+        lengths = self._lengths(flat, x)[jnp.asarray(indices)]
+        signs = np.array([(1, *rest) for rest in itertools.product((1, -1), repeat=n - 1)]) if len(set(indices)) > 1 else np.ones((1, n))
+        units = (jnp.arange(flat.size) == jnp.asarray(indices)[:, None]) * lengths[:, None]
+        weights = np.prod(signs, axis=1) / (len(signs) * math.factorial(n) if len(signs) > 1 else n**n)
+        found = _run(self, bound, x, "directions", n, jnp.asarray(signs, flat.dtype) @ units)
+        return combine(jax.tree.map(lambda leaf: leaf[:, 0], found), jnp.asarray(weights, flat.dtype) / jnp.prod(lengths))
+
+    def _takes_values(self, bound: Bound, x: PyTree) -> bool:
+        return self.hessian_from == "values" or _look(bound, x).is_on_host
+
+    def _hessian_of_values(self, bound: Bound, x: PyTree) -> Estimate:
+        """[n, n] fields: second derivatives along coordinates, and along sums and differences of two."""
+        flat = ravel(x)
+        diagonal = _run(self, bound, x, "coordinates", 2)
+        matrix = jax.tree.map(lambda leaf: jnp.diag(leaf[:, 0]), diagonal)
+        if flat.size == 1:
+            return matrix
+        rows, columns = np.triu_indices(flat.size, 1)
+        lengths = self._lengths(flat, x)
+        units = jnp.diag(lengths)
+        found = _run(self, bound, x, "directions", 2, jnp.concatenate([units[rows] + units[columns], units[rows] - units[columns]]))
+        weights = jnp.array([[1.0], [-1.0]], flat.dtype) / (4 * lengths[rows] * lengths[columns])
+        mixed = combine(jax.tree.map(lambda leaf: leaf.reshape(2, -1), found), weights)
+        return jax.tree.map(lambda whole, part: whole.at[rows, columns].set(part).at[columns, rows].set(part), matrix, mixed)
+
+    def _check_inside(self, x: PyTree) -> None:
+        """Precision and structures at once; values where they can be seen."""
+        for leaf in jax.tree.leaves(x):
+            if leaf.dtype.itemsize < 4:
+                raise TypeError(f"x is {leaf.dtype}; expected float32 or float64 (f itself may compute in half precision)")
+        if self.bounds is None or is_traced((x, self.bounds)):
+            return
+        flat = np.asarray(ravel(x))
+        low, high = (np.asarray(side) for side in self._flat(x)[1] or ())
+        for i in np.flatnonzero(~((low <= flat) & (flat <= high)))[:1]:
+            raise ValueError(f"x = {flat[i]} at index {i} lies outside its bounds [{low[i]}, {high[i]}]")
+
+    def _flat(self, x: PyTree) -> tuple[jax.Array | None, tuple[jax.Array, jax.Array] | None]:
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        scale = None if self.scale is None else spread(self.scale, x, "scale", dtype)
+        if self.bounds is None:
+            return scale, None
+        size = tree_size(x)
+        low, high = (
+            jnp.full(size, limit, dtype) if side is None else spread(side, x, "bounds", dtype)
+            for side, limit in zip(self.bounds, (-jnp.inf, jnp.inf), strict=True)
+        )
+        return scale, (low, high)
+
+    def _lengths(self, flat: jax.Array, x: PyTree) -> jax.Array:
+        scale = self._flat(x)[0]
+        return jnp.maximum(jnp.abs(flat), 1) if scale is None else scale
+
+
+def estimate(f: Callable[..., Any], x: Any, n: int = 1, *, args: Any = (), scheme: Adaptive | None = None) -> Estimate:
+    """The n-th derivative of a function of one number, with an error bar, at one point or at many.
+
+    Args:
+        f: called as ``f(x, *args)`` with one number x; returns one real number, or an array of them. Anything callable: what JAX cannot
+            trace is called on the host.
+        x: a number, or an array of points of any shape, in float32 or float64: the precision in which f is evaluated.
+        n: order of the derivative, 1 to 4.
+        args: f's other arguments: a tuple, or its only member.
+        scheme: the scale of f, bounds on x, memory; see `Adaptive`.
+
+    Returns:
+        An `Estimate`; every field has the shape of x, followed by that of f's output.
+
+    Raises:
+        TypeError: f is not callable or does not return real numbers; x is not real, or of half precision.
+        ValueError: n is not 1, 2, 3 or 4; a point lies outside the bounds.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxdiff as jd
+        >>> found = jd.estimate(jnp.exp, jnp.array([0.0, 1.0]))
+        >>> bool(jnp.all(jnp.abs(found.value - jnp.exp(jnp.array([0.0, 1.0]))) <= found.error))
+        True
+        >>> import math
+        >>> found = jd.estimate(lambda x: round(math.sin(x), 6), 1.0)  # a simulator that prints six digits
+        >>> bool(abs(found.value - math.cos(1.0)) <= found.error), bool(found.error < 1e-4)
+        (True, True)
+    """
+    scheme = Adaptive() if scheme is None else scheme
+    if not callable(f):
+        raise TypeError(f"f = {f!r}; expected a function")
+    if not isinstance(scheme, Adaptive):
+        raise TypeError(f"scheme = {scheme!r}; expected Adaptive(...)")
+    n = check_count(n, "n", minimum=1)
+    if n > 4:
+        raise ValueError(f"n = {n}; expected 1, 2, 3 or 4: higher derivatives of values have no digits left")
+    with explain_tracing_errors():
+        points = as_float_leaves(jnp.asarray(x) if isinstance(x, (list, tuple)) else x, "x")
+        if not isinstance(points, jax.Array):
+            raise TypeError(f"x is a {type(x).__name__}; expected a number or an array of points")
+        extra = args if isinstance(args, tuple) else (args,)
+        return scheme.derivative_estimate(Bound.of(f, (points, *as_data(extra, "args"))), points, n)
+
+
+class _Look(NamedTuple):
+    """What f is found to be: the shapes it returns, and whether only the host can call it."""
+
+    output: PyTree
+    is_on_host: bool
+
+
+def _look(bound: Bound, x: PyTree, *, one_of_many: bool = False) -> _Look:
+    """Trace f; where JAX cannot, call it once, at x (or at the first of many points)."""
+    shapes = jax.ShapeDtypeStruct((), x.dtype) if one_of_many else x
+    try:
+        jax.eval_shape(bound, shapes)
+    except Exception:
+        # Whatever a foreign function makes of a tracer. If it is f itself that is wrong, the call below says so.
+        if is_traced((x, bound.data)):
+            raise
+        point = x.reshape(-1)[0] if one_of_many else x
+        try:
+            output = _on_host(bound)(_concrete(point))
+        except OUTSIDE:
+            output = np.nan
+        for leaf in jax.tree.leaves(output, is_leaf=lambda leaf: leaf is None):
+            if not isinstance(leaf, (numbers.Real, np.ndarray, np.generic)) or np.asarray(leaf).dtype.kind not in "fiu":
+                raise TypeError(f"f returned {describe(output)}; expected real numbers") from None
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        return _Look(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), dtype), output), True)
+    return _Look(jax.eval_shape(bound.arrays, shapes), False)
+
+
+def _run(
+    method: Adaptive, bound: Bound, x: PyTree, kind: str, n: int, directions: jax.Array | None = None, *, of_gradient: bool = False
+) -> Estimate:
+    """Estimates along lines, fields [lines, outputs], of f or of its gradient by autodiff."""
+    method._check_inside(x)
+    look = _look(bound, x, one_of_many=kind == "points")
+    bound = dataclasses.replace(bound, order=(kind, n, of_gradient))
+    if is_traced((method, bound, x, directions)):
+        return _in_one_program(method, bound, x, directions)
+    lines = _lines(method, x, kind, directions)
+    num_outputs = tree_size(x if of_gradient else look.output)
+    if look.is_on_host:
+        return estimate_lines_now(_host_values(bound, lines, x, kind, num_outputs), lines, n, num_outputs, is_costly=True)
+    # The same program for every order: f does not know what its values are for.
+    values_at = functools.partial(_values, method, dataclasses.replace(bound, order=(kind, 0, of_gradient)), x, directions)
+    return estimate_lines_now(values_at, lines, n, num_outputs, is_costly=False)
+
+
+def _lines(method: Adaptive, x: PyTree, kind: str, directions: jax.Array | None) -> Lines:
+    flat = ravel(x)
+    scale, bounds = method._flat(x)
+    if directions is None:
+        return (point_lines if kind == "points" else coordinate_lines)(flat, scale, bounds)
+    lengths = jnp.maximum(jnp.abs(flat), 1) if scale is None else scale
+    return direction_lines(flat, directions, lengths, bounds)
+
+
+@compiled
+def _values(method: Adaptive, bound: Bound, x: PyTree, directions: jax.Array | None, index: jax.Array, positions: jax.Array) -> jax.Array:
+    """f at positions [J, C] on the lines index [C], [J, C, outputs], as many at once as memory allows."""
+    kind, _, of_gradient = bound.order
+    lines = _lines(method, x, kind, directions)
+
+    def f(point: jax.Array) -> jax.Array:
+        if kind == "points":
+            return ravel(bound.arrays(point[0]))
+        at = unravel(point, x)
+        return ravel(jax.grad(lambda x: bound.scalar(x)[0])(at) if of_gradient else bound.arrays(at))
+
+    def line(i: jax.Array, along: jax.Array) -> jax.Array:
+        return jax.vmap(lambda position: f(lines.point(jnp, i, position)))(along)
+
+    point = jax.eval_shape(lambda position: lines.point(jnp, 0, position), lines.centres[0])
+    elements = positions.shape[0] * (point.size + jax.eval_shape(f, point).size)
+    values = map_in_chunks(line, (index, positions.T), method.chunk_size, elements)
+    return jnp.moveaxis(values, 0, 1).astype(lines.centres.dtype)
+
+
+@compiled
+def _in_one_program(method: Adaptive, bound: Bound, x: PyTree, directions: jax.Array | None) -> Estimate:
+    kind, n, _ = bound.order
+    lines = _lines(method, x, kind, directions)
+    values_at = functools.partial(_values, method, bound, x, directions)
+    num_outputs = jax.eval_shape(values_at, jnp.zeros(1, jnp.int32), lines.centres[:1][None]).shape[-1]
+    return estimate_lines(values_at, lines, n, num_outputs)
+
+
+def _host_values(bound: Bound, lines: Lines, x: PyTree, kind: str, num_outputs: int) -> Callable[[Any, Any], np.ndarray]:
+    """The same by calls of f on the host, one point at a time; a point outside of its domain has no value."""
+    host, like = _on_host(bound), jax.tree.map(np.asarray, x)
+
+    def call(flat: np.ndarray) -> np.ndarray:
+        try:
+            output = host(float(flat[0]) if kind == "points" else _concrete(like, flat))
+        except OUTSIDE:
+            return np.full(num_outputs, np.nan)
+        return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(output)])
+
+    def values_at(index: Any, positions: Any) -> np.ndarray:
+        index, positions = np.asarray(index), np.asarray(positions)
+        rows = [[call(np.asarray(lines.point(np, i, position))) for i, position in zip(index, row, strict=True)] for row in positions]
+        return np.array(rows, positions.dtype)
+
+    return values_at
+
+
+def _on_host(bound: Bound) -> Bound:
+    """With NumPy arrays for data, and f's first result only where it has two."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[()] if isinstance(leaf, jax.Array) else leaf, bound)
+
+
+def _concrete(like: PyTree, flat: np.ndarray | None = None) -> PyTree:
+    """A pytree of NumPy arrays, Python floats for single numbers; with the values of a flat vector, or its own."""
+    leaves, structure = jax.tree.flatten(like)
+    sizes = [math.prod(np.shape(leaf)) for leaf in leaves]
+    parts = [np.asarray(leaf) for leaf in leaves] if flat is None else np.split(flat, np.cumsum(sizes)[:-1])
+    shaped = [part.reshape(np.shape(leaf)).astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
+    return structure.unflatten([float(leaf) if leaf.ndim == 0 else leaf for leaf in shaped])
+
+
+def _like(flat: jax.Array, x: PyTree) -> PyTree:
+    """In the shapes of x; in its dtypes too, unless these are statuses."""
+    return unravel(flat, _shaped(x, flat.dtype))
+
+
+def _matrix(matrix: jax.Array, rows: PyTree, columns: PyTree) -> PyTree:
+    return unravel_matrix(matrix, _shaped(rows, matrix.dtype), columns)
+
+
+def _shaped(tree: PyTree, dtype: Any) -> PyTree:
+    is_integer = jnp.issubdtype(dtype, jnp.integer)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if is_integer else leaf.dtype), tree)

@@ -1,0 +1,144 @@
+"""What an estimate of a derivative says, and the verdict on values of f along a line: which windows to believe, or why none.
+
+The derivative itself comes from windows on both sides of x (`ladder`); windows on one side stand in where f is not finite, or may not be
+evaluated, on the other, and tell a kink: they see the slope from the left and the slope from the right, each with a bar of its own, and if
+those do not meet there is no derivative to estimate.
+"""
+
+import dataclasses
+import enum
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._numerics import machine_epsilon
+from jaxdiff._pytree import pytree_dataclass
+from jaxdiff._validation import is_traced
+from jaxdiff.derivatives.ladder import Judged, Ladder, Samples, judge
+
+# One side is taken instead of both where its bar is smaller by this factor: x is close to the edge of where f may be evaluated.
+_CLEARLY_BETTER = 3.0
+# Slopes of both sides differ when they are this many times the sum of their bars apart.
+_CLEARLY_APART = 3.0
+# Noise above so many times the rounding of f is not rounding.
+_NOISY = 1e3
+# A jump is so many times what f changes by between neighbouring steps, of which the nearest thirteen (four octaves) are looked at.
+_JUMP = 100.0
+_NEAREST = 13
+
+
+class EstimateStatus(enum.IntEnum):
+    """Whether there is a derivative, and how far its estimate is to be believed."""
+
+    OK = 0
+    """The error bar is to be believed."""
+    NOISY = 1
+    """So it is, and f carries noise far above rounding, which the bar and the step take into account."""
+    KINK = 2
+    """f or one of its lower derivatives has different derivatives to the left and to the right: there is none at x. The value is NaN."""
+    JUMP = 3
+    """f itself is not continuous at x. The value is NaN."""
+    NON_FINITE = 4
+    """f is not finite at x. The value is NaN."""
+    INCONCLUSIVE = 5
+    """f's values allow no useful estimate. The value is the best guess, or NaN; the bar is infinite."""
+
+
+@pytree_dataclass
+class Estimate:
+    """A derivative with an error bar; arrays of one shape, or pytrees of them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxdiff as jd
+        >>> estimate = jd.estimate(jnp.abs, jnp.array([0.0, 1.0]))
+        >>> [jd.EstimateStatus(int(status)).name for status in estimate.status]
+        ['KINK', 'OK']
+    """
+
+    value: Any
+    """The derivative; NaN where there is none."""
+    error: Any
+    """The error bar, absolute: the true derivative lies within it. Infinite where nothing is known."""
+    step: Any
+    """The largest step of the window that was taken, in units of x."""
+    noise: Any
+    """Root mean square error of one value of f there, measured; at least half a unit in its last place."""
+    status: Any
+    """`EstimateStatus` as integers."""
+    left: Any
+    """Slope (first derivative) from the left at a kink; NaN elsewhere."""
+    right: Any
+    """Slope from the right at a kink; NaN elsewhere."""
+    num_evals: int = dataclasses.field(default=0, metadata={"static": True})
+    """Evaluations of f per point, coordinate or direction, at most."""
+
+    def __repr__(self) -> str:
+        shape = np.shape(self.value) if isinstance(self.value, (jax.Array, np.ndarray)) else None
+        if shape != () or is_traced(self.value):
+            fields = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in dataclasses.fields(self))
+            return f"Estimate({fields})"
+        word = EstimateStatus(int(self.status)).name.lower().replace("_", "-")
+        sides = f", slopes {float(self.left):.6g} and {float(self.right):.6g}" if self.status == EstimateStatus.KINK else ""
+        return f"Estimate({float(self.value)!r} +- {float(self.error):.1e}, {word}{sides}, {self.num_evals} evaluations)"
+
+
+def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
+    """The n-th derivative at every one of L points from f's values around them; every field is [L]."""
+    f0 = samples.centre
+    epsilon = machine_epsilon(f0.dtype)
+    both = judge(samples, ladder, "odd" if n % 2 else "even", n)
+    sides = [[judge(samples, ladder, side, order) for order in range(1, n + 1)] for side in ("left", "right")]
+    is_kink = functools.reduce(jnp.logical_or, [_are_apart(left, right) for left, right in zip(*sides, strict=True)])
+    is_jump = _is_jump(samples)
+
+    taken = both
+    for near, beyond in ((sides[0][-1], samples.right), (sides[1][-1], samples.left)):
+        is_edge = jnp.any(samples.steps.is_usable & ~jnp.isfinite(beyond), axis=(0, 1))
+        is_better = is_edge & (_CLEARLY_BETTER * near.bar < taken.bar)
+        taken = jax.tree.map(lambda a, b, is_better=is_better: jnp.where(is_better, a, b), near, taken)
+
+    largest = jnp.maximum(jnp.abs(f0), taken.span)
+    is_vague = (taken.bar > jnp.abs(taken.value) / 2) & (taken.bar * taken.step**n > jnp.sqrt(epsilon) * largest)
+    status = jnp.where(taken.noise > _NOISY * epsilon * largest, EstimateStatus.NOISY, EstimateStatus.OK)
+    status = jnp.where(is_vague | ~jnp.isfinite(taken.bar), EstimateStatus.INCONCLUSIVE, status)
+    status = jnp.where(is_kink, EstimateStatus.KINK, status)
+    status = jnp.where(is_jump, EstimateStatus.JUMP, status)
+    status = jnp.where(jnp.isfinite(f0), status, EstimateStatus.NON_FINITE)
+    has_value = (status != EstimateStatus.KINK) & (status != EstimateStatus.JUMP) & (status != EstimateStatus.NON_FINITE)
+    return Estimate(
+        value=jnp.where(has_value, taken.value, jnp.nan),
+        error=jnp.where(has_value & (status != EstimateStatus.INCONCLUSIVE), taken.bar, jnp.inf),
+        step=taken.step,
+        noise=taken.noise,
+        status=status.astype(jnp.int32),
+        left=jnp.where(status == EstimateStatus.KINK, sides[0][0].value, jnp.nan),
+        right=jnp.where(status == EstimateStatus.KINK, sides[1][0].value, jnp.nan),
+        num_evals=ladder.num_evaluations,
+    )
+
+
+def _are_apart(left: Judged, right: Judged) -> jax.Array:
+    apart = jnp.abs(right.value - left.value)  # NaN, and so not apart, where one side has nothing to say
+    return apart > _CLEARLY_APART * (left.bar + right.bar)
+
+
+def _is_jump(samples: Samples) -> jax.Array:
+    """Whether f next to x, at the smallest usable steps, is far from f(x), measured by its changes on that side."""
+    f0, usable = samples.centre, samples.steps.is_usable
+    gaps, changes = [], []
+    for values in (samples.left, samples.right):
+        flat, is_ok = values.reshape(-1, values.shape[-1]), (usable & jnp.isfinite(values)).reshape(-1, values.shape[-1])
+        rank = jnp.flip(jnp.cumsum(jnp.flip(is_ok.astype(jnp.int32), 0), 0), 0)
+        nearest = is_ok & (rank <= _NEAREST)
+        gap = jnp.min(jnp.where(nearest, jnp.abs(flat - f0), jnp.inf), axis=0)
+        change = jnp.abs(jnp.diff(flat, axis=0))
+        change = jnp.max(jnp.where(nearest[1:] & nearest[:-1], change, 0), axis=0)
+        rounding = machine_epsilon(f0.dtype) * jnp.max(jnp.where(nearest, jnp.abs(flat), 0), axis=0)
+        gaps.append(jnp.where(jnp.sum(nearest, axis=0) == _NEAREST, gap, 0))
+        changes.append(jnp.maximum(change, rounding))
+    gap = jnp.maximum(*gaps)
+    return jnp.isfinite(gap) & (gap > _JUMP * jnp.maximum(*changes))
