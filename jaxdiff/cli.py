@@ -19,15 +19,20 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 # Kept equal to experiments.registry.TOPICS by a test; importing that module would import pydantic.
 TOPICS = ("functions", "activations", "losses", "problems", "solvers", "stencils", "kinds", "datasets")
 
+# Likewise, of derivatives.check.MODES; importing that module would import JAX.
+MODES = ("forward", "reverse")
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
 _EPILOG = """exit codes:
   0  fine
-  1  an experiment failed, or one of its checks did
+  1  an experiment failed, one of its checks did, or a derivative is wrong
   2  the command line or the configuration cannot be used
 
 examples:
   jaxdiff run configs/quickstart.toml
   jaxdiff run configs/accuracy.toml --set experiment.0.dtypes='["float32"]' --seed 7
   jaxdiff list kinds
+  jaxdiff check losses.py:huber --at '[0.3, -2.0]' --at 1.0
 """
 
 
@@ -83,6 +88,20 @@ def build_parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", parents=[shared], help="what configurations may name")
     listing.add_argument("topic", nargs="?", choices=TOPICS, help="one of " + ", ".join(TOPICS) + "; counts of all where absent")
     commands.add_parser("doctor", parents=[shared], help="versions, devices, dtypes and the compile cache")
+    check = commands.add_parser("check", parents=[shared], help="hold the derivatives of a function of yours against finite differences")
+    check.add_argument("function", help="module:function, the module from the current folder or installed; or path/to/file.py:function")
+    check.add_argument(
+        "--at",
+        action="append",
+        required=True,
+        metavar="JSON",
+        help="one positional argument of the function, repeatable; a list of numbers is an array, an object a dictionary; numbers written "
+        "without a point are integers and not differentiated",
+    )
+    check.add_argument("--dtype", choices=DTYPES, default="float64", help="of the numbers in --at; float64 where absent")
+    check.add_argument("--order", type=int, choices=(1, 2), default=1, help="2 to check second derivatives too")
+    check.add_argument("--mode", choices=MODES, help="of automatic differentiation; both where absent")
+    check.add_argument("--seed", type=int, default=0, help="of the random directions")
     report = commands.add_parser("report", parents=[shared], help="write the report of a run folder again, from what it saved")
     report.add_argument("folder", type=Path, help="a run folder")
     return parser
@@ -96,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     from jaxdiff.experiments.config import ConfigError
 
-    commands = {"run": _run, "validate": _validate, "list": _list, "doctor": _doctor, "report": _report}
+    commands = {"run": _run, "validate": _validate, "list": _list, "doctor": _doctor, "check": _check, "report": _report}
     try:
         return commands[options.command](options)
     except ConfigError as error:
@@ -174,6 +193,33 @@ def _doctor(options: argparse.Namespace) -> int:
     else:
         console.show_findings(findings)
     return EXIT_OK if findings["is_good"] else EXIT_FAILED
+
+
+def _check(options: argparse.Namespace) -> int:
+    from jaxdiff.experiments import subject
+    from jaxdiff.experiments.config import ConfigError
+
+    function = subject.load_function(options.function)
+    arguments = [subject.argument_from_json(text, options.dtype) for text in options.at]
+    import jax
+
+    from jaxdiff.derivatives import check_derivatives
+
+    if options.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    modes = options.mode or MODES
+    try:
+        report = check_derivatives(function, *arguments, order=options.order, modes=modes, seed=options.seed)
+    except Exception as error:  # whatever a function of the user's raises at the values given is a mistake in the command
+        raise ConfigError([f"{options.function}: {type(error).__name__}: {str(error).strip().splitlines()[0]}"]) from error
+    if options.json:
+        print(json.dumps(report.to_dict(), allow_nan=False))
+    else:
+        from rich.console import Console
+
+        # Wide where it is not a terminal, for there nobody reads it in eighty columns.
+        Console(highlight=False, width=None if sys.stdout.isatty() else 132).print(report)
+    return EXIT_FAILED if report.failed else EXIT_OK
 
 
 def _report(options: argparse.Namespace) -> int:

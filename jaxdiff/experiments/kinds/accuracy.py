@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from jaxdiff.experiments import figures
+from jaxdiff.experiments.accuracy_benchmark import AccuracyRow, AccuracyTable, accuracy_benchmark
 from jaxdiff.experiments.base import Column, Context, Experiment, FloatName, Outcome, Picture, Table, Verdict
 from jaxdiff.experiments.registry import SCHEMES, FunctionName, SchemeName
 
@@ -22,6 +23,9 @@ class Accuracy(Experiment):
 
     The second part varies the step. Too long a step truncates the Taylor series, too short a one drowns in rounding: the error is a U. The
     default step, marked by a star, is predicted from the scheme and the dtype alone, without looking at the function.
+
+    The third part, where it is asked for, sets error against cost: every scheme, autodiff, the complex step, the adaptive scheme and other
+    packages, with the evaluations of f and the time that each takes per point, and how often its error bar holds.
     """
 
     kind: Literal["accuracy"] = "accuracy"
@@ -36,6 +40,11 @@ class Accuracy(Experiment):
     interval: list[float] = Field(default=[0.5, 2.0], min_length=2, max_length=2, description="points are drawn from it")
     num_points: int = Field(default=32, ge=1, le=10_000)
     sweep_function: FunctionName = Field(default="exp", description="function of the step-size picture")
+
+    cost_functions: list[FunctionName] = Field(default=[], description="functions on which error is set against cost; none where empty")
+    peers: list[Literal["numdifftools", "scipy.differentiate", "scipy.approx_derivative", "findiff"]] = Field(
+        default=[], description="packages to set beside; what is not installed is left out"
+    )
 
     @field_validator("interval")
     @classmethod
@@ -57,10 +66,13 @@ class Accuracy(Experiment):
                     rows += self._rows(n, dtype, points, references)
         with context.timed("vary the step"):
             arrays, sweep_rows = self._sweep(points)
-        return Outcome(
-            tables={"by_scheme": self._summary(rows), "step": _sweep_table(self.sweep_function, sweep_rows), "all": _full_table(rows)},
-            arrays=arrays,
-        )
+        tables = {"by_scheme": self._summary(rows), "step": _sweep_table(self.sweep_function, sweep_rows), "all": _full_table(rows)}
+        if self.cost_functions:
+            with context.timed("set error against cost"):
+                schemes = ["autodiff", "complex-step", "adaptive", *self.schemes]
+                found = accuracy_benchmark(self.cost_functions, schemes, self.dtypes, points, self.peers)
+            tables["cost"] = _cost_table(found, self.cost_functions, self.num_points)
+        return Outcome(tables=tables, arrays=arrays)
 
     def _rows(self, n: int, dtype: str, points: np.ndarray, references: dict[tuple[str, int], list[Any]]) -> list[dict[str, Any]]:
         import jax
@@ -205,7 +217,36 @@ class Accuracy(Experiment):
             f"Error of the first derivative of {self.sweep_function} over the step, median of {self.num_points} points in "
             f"[{self.interval[0]:g}, {self.interval[1]:g}]. To the right truncation grows as a power of h, to the left rounding as 1/h."
         )
-        return {"step_size": Picture(draw, caption, size=(9.0, 4.3))}
+        pictures = {"step_size": Picture(draw, caption, size=(9.0, 4.3))}
+        if "cost" in outcome.tables:
+            pictures["cost"] = self._cost_picture(outcome.tables["cost"])
+        return pictures
+
+    def _cost_picture(self, table: Table) -> Picture:
+        """Error against evaluations; the line joins what nothing else beats in both."""
+        found = AccuracyTable(tuple(_as_row(row) for row in table.rows), {})
+
+        def draw(figure: Any, theme: figures.Theme) -> None:
+            axes = figure.subplots(1, len(self.dtypes), squeeze=False)[0]
+            for axis, dtype in zip(axes, self.dtypes, strict=True):
+                floor = float(np.finfo(dtype).eps) / 8
+                for position, row in enumerate(row for row in found.rows if row.dtype == dtype):
+                    place = row.evaluations, max(row.median_error, floor)
+                    axis.loglog(*place, figures.MARKERS[position % 7], color=theme.series[position % 7])
+                    axis.annotate(row.scheme, place, fontsize=7, xytext=(5, 3), textcoords="offset points")
+                front = found.front(dtype)
+                line = [row.evaluations for row in front], [max(row.median_error, floor) for row in front]
+                axis.loglog(*line, color=theme.text, linewidth=0.8, linestyle=":", zorder=0)
+                axis.set_title(dtype)
+                axis.set_xlabel("evaluations of f per point")
+                axis.margins(x=0.25, y=0.1)
+            axes[0].set_ylabel("median relative error of the first derivative")
+
+        caption = (
+            f"Error against cost over {', '.join(self.cost_functions)}. An evaluation of a derivative pass or of complex numbers counts as "
+            "one. Dotted: schemes that no other beats in both."
+        )
+        return Picture(draw, caption, size=(9.0, 4.3))
 
 
 def _references(name: str, points: np.ndarray, n: int) -> list[Any]:
@@ -256,6 +297,31 @@ def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
     return Table(
         f"The default step against the best one, first derivative of {name}", columns, rows, "Steps relative to max(|x|, 1).", is_main=False
     )
+
+
+def _as_row(row: dict[str, Any]) -> AccuracyRow:
+    """A row of the saved table; a scheme without error bars has no cells for them."""
+    return AccuracyRow(**({"function": "all", "n": 1, "median_bar": np.nan, "coverage": np.nan} | row))
+
+
+def _cost_table(found: AccuracyTable, functions: list[str], num_points: int) -> Table:
+    columns = [
+        Column("dtype", "dtype"),
+        Column("scheme", "scheme"),
+        Column("median_error", "median relative error", ".1e"),
+        Column("worst_error", "worst", ".1e"),
+        Column("median_bar", "error bar over value", ".1e"),
+        Column("coverage", "bar holds", ".1%"),
+        Column("evaluations", "evaluations of f per point", ".1f"),
+        Column("seconds", "time per point (s)", ".1e", is_timing=True),
+    ]
+    rows = []
+    for row in found.by_scheme():
+        cells = {column.key: getattr(row, column.key) for column in columns}
+        rows.append({key: value for key, value in cells.items() if value == value})
+    caption = f"First derivatives of {', '.join(functions)} at {num_points} points, in one call where a scheme allows that."
+    left_out = "".join(f" Without {name}: {reason}." for name, reason in found.skipped.items())
+    return Table("Error against cost", columns, rows, caption + left_out)
 
 
 def _full_table(rows: list[dict[str, Any]]) -> Table:
