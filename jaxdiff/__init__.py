@@ -11,44 +11,74 @@ from jaxdiff._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from jaxdiff import derivatives as derivatives
+    from jaxdiff import diagnostics as diagnostics
     from jaxdiff import functions as functions
     from jaxdiff._api import minimize as minimize
     from jaxdiff._api import minimize_batch as minimize_batch
+    from jaxdiff._fit import curve_fit as curve_fit
+    from jaxdiff._fit import curve_fit_batch as curve_fit_batch
+    from jaxdiff._fit import least_squares as least_squares
+    from jaxdiff._fit import least_squares_batch as least_squares_batch
     from jaxdiff._validation import PrecisionWarning as PrecisionWarning
     from jaxdiff.batch import BatchOptions as BatchOptions
+    from jaxdiff.derivatives import Adaptive as Adaptive
     from jaxdiff.derivatives import Autodiff as Autodiff
+    from jaxdiff.derivatives import ComplexStep as ComplexStep
+    from jaxdiff.derivatives import DerivativeReport as DerivativeReport
+    from jaxdiff.derivatives import Estimate as Estimate
+    from jaxdiff.derivatives import EstimateStatus as EstimateStatus
     from jaxdiff.derivatives import FiniteDifference as FiniteDifference
     from jaxdiff.derivatives import Supplied as Supplied
+    from jaxdiff.derivatives import check_derivatives as check_derivatives
+    from jaxdiff.derivatives import check_rule as check_rule
     from jaxdiff.derivatives import derivative as derivative
     from jaxdiff.derivatives import directional_derivative as directional_derivative
+    from jaxdiff.derivatives import estimate as estimate
     from jaxdiff.derivatives import gradient as gradient
     from jaxdiff.derivatives import hessian as hessian
     from jaxdiff.derivatives import hvp as hvp
     from jaxdiff.derivatives import jacobian as jacobian
     from jaxdiff.derivatives import partial as partial
     from jaxdiff.derivatives import value_and_gradient as value_and_gradient
+    from jaxdiff.diagnostics import StepSweep as StepSweep
+    from jaxdiff.diagnostics import step_sweep as step_sweep
+    from jaxdiff.experiments.accuracy_benchmark import AccuracyTable as AccuracyTable
+    from jaxdiff.experiments.accuracy_benchmark import accuracy_benchmark as accuracy_benchmark
+    from jaxdiff.fit_result import FitResult as FitResult
     from jaxdiff.result import History as History
     from jaxdiff.result import OptimizationError as OptimizationError
     from jaxdiff.result import OptimizeResult as OptimizeResult
     from jaxdiff.result import Status as Status
     from jaxdiff.solvers import BFGS as BFGS
     from jaxdiff.solvers import SOLVERS as SOLVERS
+    from jaxdiff.solvers import Dogleg as Dogleg
     from jaxdiff.solvers import FromOptax as FromOptax
+    from jaxdiff.solvers import GaussNewton as GaussNewton
     from jaxdiff.solvers import GradientDescent as GradientDescent
+    from jaxdiff.solvers import LevenbergMarquardt as LevenbergMarquardt
     from jaxdiff.solvers import Newton as Newton
 
-_SUBPACKAGES = ("derivatives", "functions")
+_SUBPACKAGES = ("derivatives", "diagnostics", "functions")
 
 _PUBLIC = {
     "jaxdiff._api": ("minimize", "minimize_batch"),
+    "jaxdiff._fit": ("curve_fit", "curve_fit_batch", "least_squares", "least_squares_batch"),
     "jaxdiff._validation": ("PrecisionWarning",),
     "jaxdiff.batch": ("BatchOptions",),
     "jaxdiff.derivatives": (
+        "Adaptive",
         "Autodiff",
+        "DerivativeReport",
+        "Estimate",
+        "EstimateStatus",
+        "ComplexStep",
         "FiniteDifference",
         "Supplied",
+        "check_derivatives",
+        "check_rule",
         "derivative",
         "directional_derivative",
+        "estimate",
         "gradient",
         "hessian",
         "hvp",
@@ -56,8 +86,11 @@ _PUBLIC = {
         "partial",
         "value_and_gradient",
     ),
+    "jaxdiff.fit_result": ("FitResult",),
+    "jaxdiff.diagnostics": ("StepSweep", "step_sweep"),
+    "jaxdiff.experiments.accuracy_benchmark": ("AccuracyTable", "accuracy_benchmark"),
     "jaxdiff.result": ("History", "OptimizationError", "OptimizeResult", "Status"),
-    "jaxdiff.solvers": ("BFGS", "SOLVERS", "FromOptax", "GradientDescent", "Newton"),
+    "jaxdiff.solvers": ("BFGS", "SOLVERS", "Dogleg", "FromOptax", "GaussNewton", "GradientDescent", "LevenbergMarquardt", "Newton"),
 }
 """Where each public name lives; the same names as above, which type checkers and editors read."""
 

@@ -154,9 +154,9 @@ def _in_order(trace: Trace, num_steps: LaneInt) -> Trace:
 def attach_derivative(problem: Minimize, x: LaneVector, value: LaneFloat, status: LaneInt) -> tuple[LaneVector, LaneFloat]:
     """The solution and its value, unchanged, with their derivative with respect to the problem's data by the implicit function theorem.
 
-    At a minimum the gradient g(x, args) vanishes, so dx = -H^{-1} (dg/dargs) dargs. A lane without success has no such derivative: it gets
-    NaN wherever a nonzero tangent or cotangent meets it, and zero where none does, so that masking such lanes out of a loss leaves the
-    others' derivatives intact.
+    At a minimum the gradient g(x, args) vanishes, so dx = -H^{-1} (dg/dargs) dargs. A parameter that a bound holds moves with its bound,
+    and the others by the same formula among themselves. A lane without success has no such derivative: it gets NaN wherever a nonzero
+    tangent or cotangent meets it, and zero where none does, so that masking such lanes out of a loss leaves the others' derivatives intact.
 
     Args:
         problem: with the data to differentiate with respect to.
@@ -182,9 +182,19 @@ def _attach_derivative_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
     # Through the function itself, so that a second derivative sees how x and value depend on the data.
     x, value = attach_derivative(problem, x, value, status)
     is_solved = is_success(status)
-    _, gradient_dot = jax.jvp(lambda p: p.gradient(x), (problem,), (problem_dot,))
+    gradient, gradient_dot = jax.jvp(lambda p: p.gradient(x), (problem,), (problem_dot,))
     hessian = problem.hessian(x)
-    x_dot = -_solve_where(is_solved, hessian, gradient_dot)
+    free = problem.free(x, gradient)
+    if free is None:
+        x_dot = -_solve_where(is_solved, hessian, gradient_dot)
+    else:
+        _, upper = problem.limits
+        lower_dot, upper_dot = problem_dot.limits
+        held_dot = jnp.where(free, 0, jnp.where(x >= upper, upper_dot, lower_dot))
+        identity = jnp.eye(x.shape[0], dtype=x.dtype)[..., None]
+        among_free = jnp.where(free[:, None] & free[None], hessian, identity)
+        rhs = jnp.where(free, gradient_dot + jnp.sum(hessian * held_dot[None], axis=1), -held_dot)
+        x_dot = -_solve_where(is_solved, among_free, rhs)
     _, value_dot = jax.jvp(lambda p, x: p.value(x), (problem, x), (problem_dot, x_dot))
     return (x, value), (x_dot, value_dot)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import LaneFloat, LaneMatrix, LaneVector, Objective, PyTree
-from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied, hessian, hvp, value_and_gradient
+from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied, hessian, hvp, jacobian, value_and_gradient
 from jaxdiff.derivatives.protocol import describe
 
 
@@ -178,6 +178,10 @@ class Minimize:
             return None
         return self.over_lanes(lambda x, *args: self.fun(self.packing.unravel(x), *args)[1], x)
 
+    def free(self, x: LaneVector, gradient: LaneVector) -> jax.Array | None:
+        """Which parameters may move, ``[n, lanes]``; None where all of them may."""
+        return None
+
     def _flat_derivatives(self) -> Any:
         """The user's derivative functions speak of pytrees; the solvers of flat vectors."""
         if isinstance(self.derivatives, FiniteDifference):
@@ -194,6 +198,318 @@ class Minimize:
         if hessian_of is not None:
             given["hessian"] = lambda x, *args: _flat_matrix(hessian_of(packing.unravel(x), *args), packing)
         return Supplied(**given)
+
+
+LOSSES = ("linear", "soft_l1", "huber", "cauchy", "arctan")
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatResidual:
+    """The user's residuals as one flat vector, a function of a flat x. Holds no data; compares by what it holds.
+
+    Attributes:
+        fun: the user's function of a pytree.
+        packing: how the pytree lies in a flat vector.
+        has_aux: whether ``fun`` returns ``(residuals, aux)``.
+        num_own: how many of the last members of args are the problem's own (its bounds) and not the user's.
+    """
+
+    fun: Objective
+    packing: Packing
+    has_aux: bool
+    num_own: int
+
+    def __call__(self, x: jax.Array, *args: PyTree) -> jax.Array:
+        """Return the residuals of one problem at a flat x, ``[m]``, in the dtype of x.
+
+        Raises:
+            TypeError: ``fun`` does not return real floating arrays.
+            ValueError: there are no residuals.
+        """
+        output = self.fun(self.packing.unravel(x), *args[: len(args) - self.num_own])
+        if self.has_aux:
+            if not (isinstance(output, tuple) and len(output) == 2):
+                raise TypeError(f"fun returned {describe(output)}; with has_aux=True expected a pair (residuals, aux)")
+            output = output[0]
+        leaves = jax.tree.leaves(output, is_leaf=lambda leaf: leaf is None)
+        for leaf in leaves:
+            is_number = isinstance(leaf, (float, np.floating, np.ndarray, jax.Array))
+            if not is_number or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise TypeError(f"fun returned {describe(leaf)}; expected residuals: real floating arrays, or a pytree of them")
+        if sum(jnp.size(leaf) for leaf in leaves) == 0:
+            raise ValueError(f"fun returned {describe(output)}: no residuals; expected at least one")
+        return jnp.concatenate([jnp.ravel(jnp.asarray(leaf, x.dtype)) for leaf in leaves])
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatCost:
+    """Half the sum of the losses of the residuals, a function of a flat x; takes the scale of the loss in front of the data.
+
+    Attributes:
+        residual: the residuals.
+        loss: the name of the loss.
+    """
+
+    residual: FlatResidual
+    loss: str
+
+    def __call__(self, x: jax.Array, scale: jax.Array, *args: PyTree) -> jax.Array:
+        """Return the cost of one problem at a flat x."""
+        return jnp.sum(robust_cost(self.residual(x, *args), self.loss, scale))
+
+
+def robust_cost(residuals: jax.Array, loss: str, scale: Any) -> jax.Array:
+    """What each residual adds to the cost, ``0.5 c^2 rho((r / c)^2)``; SciPy's losses, with its ``f_scale`` as c.
+
+    Example:
+        >>> robust_cost(jnp.array([2.0]), "linear", 1.0).tolist()
+        [2.0]
+        >>> robust_cost(jnp.array([2.0]), "huber", 1.0).tolist()
+        [1.5]
+    """
+    if loss == "linear":
+        return residuals * residuals / 2
+    z = (residuals / scale) ** 2
+    return scale**2 * _rho(z, loss)[0] / 2
+
+
+def _rho(z: jax.Array, loss: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """rho, its first and its second derivative at z = (r / c)^2.
+
+    References:
+        Triggs et al., Bundle adjustment: a modern synthesis (1999), section 4.3; scipy.optimize.least_squares.
+    """
+    if loss == "soft_l1":
+        # sqrt(1 + z) - 1 without the subtraction of nearly equal numbers.
+        root = jnp.sqrt(1 + z)
+        return 2 * z / (1 + root), 1 / root, -0.5 / root**3
+    if loss == "huber":
+        outer = jnp.where(z > 1, z, 1)
+        root = jnp.sqrt(outer)
+        return jnp.where(z > 1, 2 * root - 1, z), jnp.where(z > 1, 1 / root, 1), jnp.where(z > 1, -0.5 / root**3, 0)
+    if loss == "cauchy":
+        return jnp.log1p(z), 1 / (1 + z), -1 / (1 + z) ** 2
+    # arctan: written through 1 / z where z^2 would overflow.
+    large = z > 1
+    inverse = 1 / jnp.where(large, z, 1)
+    small = jnp.where(large, 1, z)
+    slope = jnp.where(large, inverse**2 / (1 + inverse**2), 1 / (1 + small**2))
+    return jnp.arctan(z), slope, -2 * jnp.where(large, inverse * slope * (1 / (1 + inverse**2)), small * slope**2)
+
+
+@pytree_dataclass
+class Linearization:
+    """The residuals and their Jacobian in every lane, weighted so that the gradient of the cost is J'r.
+
+    Attributes:
+        residuals: as the user's function gives them, ``[m, lanes]``.
+        weights: what rows of the user's Jacobian were multiplied by, ``[m, lanes]``; one for the linear loss.
+        weighted: weighted residuals, ``[m, lanes]``.
+        jacobian: weighted Jacobian, ``[m, n, lanes]``.
+    """
+
+    residuals: jax.Array
+    weights: jax.Array
+    weighted: jax.Array
+    jacobian: jax.Array
+
+
+@pytree_dataclass
+class NormalEquations:
+    """What a Gauss-Newton step needs to know of the residuals, in every lane.
+
+    Attributes:
+        value: the cost, ``[lanes]``.
+        gradient: J'r, ``[n, lanes]``.
+        matrix: J'J, ``[n, n, lanes]``.
+        is_finite: whether every residual and every entry of the Jacobian is finite, ``[lanes]``.
+    """
+
+    value: LaneFloat
+    gradient: LaneVector
+    matrix: LaneMatrix
+    is_finite: jax.Array
+
+
+@pytree_dataclass
+class LeastSquares(Minimize):
+    """Minimize half the sum of squares of residuals, or of a robust loss of them, once per lane.
+
+    ``fun`` returns the residuals, an array or a pytree of arrays. The cost is ``0.5 sum_i c^2 rho((r_i / c)^2)`` as in SciPy. A minimizer
+    may be asked to solve it too: value, gradient and Hessian are those of the cost.
+
+    Attributes:
+        loss: one of `LOSSES`.
+        loss_scale: c, the size of a residual at which a robust loss begins to bend; one number.
+        is_bounded: whether the last two members of ``args`` are the lower and the upper bounds, ``[n]`` or ``[n, lanes]``.
+    """
+
+    loss: str = static(default="linear")
+    loss_scale: Any = 1.0
+    is_bounded: bool = static(default=False)
+
+    @property
+    def flat_residual(self) -> FlatResidual:
+        """The residuals of one problem, of a flat x."""
+        return FlatResidual(self.fun, self.packing, self.has_aux, 2 if self.is_bounded else 0)
+
+    @property
+    def flat_value(self) -> Any:
+        """The cost of one problem, of a flat x."""
+        cost, scale = FlatCost(self.flat_residual, self.loss), self.loss_scale
+        return lambda x, *args: cost(x, scale, *args)
+
+    @property
+    def limits(self) -> tuple[jax.Array, jax.Array]:
+        """The lower and the upper bounds, ``[n, lanes]`` or ``[n, 1]``."""
+        lower, upper = self.args[-2:]
+        return (lower, upper) if jnp.ndim(lower) == 2 else (lower[:, None], upper[:, None])
+
+    @property
+    def num_residuals(self) -> int:
+        """Residuals of one problem."""
+        axes = jax.tree.structure(self.args).unflatten(self.is_batched)
+        drop = lambda leaf, batched: jax.ShapeDtypeStruct(jnp.shape(leaf)[:-1] if batched else jnp.shape(leaf), jnp.result_type(leaf))  # noqa: E731
+        one = jax.tree.map(drop, self.args, axes)
+        return jax.eval_shape(self.flat_residual, jax.ShapeDtypeStruct((self.packing.size,), self.packing.dtype), *one).shape[0]
+
+    def residuals(self, x: LaneVector) -> jax.Array:
+        """The residuals in every lane, ``[m, lanes]``."""
+        return self.over_lanes(self.flat_residual, x)
+
+    def linearize(self, x: LaneVector) -> Linearization:
+        """Residuals and Jacobian in every lane, weighted for the loss."""
+        residuals, matrix = self.over_lanes(self._residual_and_jacobian(), x)
+        if self.loss == "linear":
+            return Linearization(residuals, jnp.ones_like(residuals), residuals, matrix)
+        z = (residuals / self.loss_scale) ** 2
+        _, slope, bend = _rho(z, self.loss)
+        # Triggs' correction, floored at a tenth of the slope where the loss bends down: the matrix must stay positive semidefinite, and a
+        # floor at rounding (SciPy's) would let the weighted residuals of outliers drown all others.
+        curvature = jnp.maximum(slope + 2 * bend * z, 0.1 * slope)
+        weights = jnp.sqrt(curvature)
+        return Linearization(residuals, weights, residuals * slope / weights, matrix * weights[:, None])
+
+    def cost(self, residuals: jax.Array) -> LaneFloat:
+        """The cost of residuals ``[m, lanes]``."""
+        return jnp.sum(robust_cost(residuals, self.loss, self.loss_scale), axis=0)
+
+    def decrease(self, old: jax.Array, new: jax.Array, unit: LaneFloat) -> LaneFloat:
+        """How much lower the cost of ``new`` residuals is than that of ``old`` ones, in units of ``unit`` squared.
+
+        Summed from differences residual by residual: near a minimum the difference of the sums would be rounding.
+        """
+        if self.loss == "linear":
+            return jnp.sum(((old - new) / unit) * ((old + new) / unit), axis=0) / 2
+        cost = lambda residuals: robust_cost(residuals, self.loss, self.loss_scale)  # noqa: E731
+        return jnp.sum((cost(old) - cost(new)) / unit / unit, axis=0)
+
+    def normal_equations(self, x: LaneVector) -> NormalEquations:
+        """Cost, J'r and J'J in every lane, all sums in one pass over the samples.
+
+        XLA on CPU fuses a producer into each of its consumers: separate sums would compute each residual once per sum. One variadic reduce
+        computes each once.
+        """
+        linear = self.linearize(x)
+        n = x.shape[0]
+        columns = [linear.jacobian[:, j] for j in range(n)]
+        cost = robust_cost(linear.residuals, self.loss, self.loss_scale)
+        products = [columns[i] * columns[j] for i in range(n) for j in range(i + 1)]
+        products += [column * linear.weighted for column in columns] + [cost]
+        zero = jnp.zeros((), x.dtype)
+        sums = jax.lax.reduce(tuple(products), (zero,) * len(products), lambda a, b: tuple(s + t for s, t in zip(a, b, strict=True)), (0,))
+        lower = {(i, j): sums[i * (i + 1) // 2 + j] for i in range(n) for j in range(i + 1)}
+        matrix = jnp.stack([jnp.stack([lower[max(i, j), min(i, j)] for j in range(n)]) for i in range(n)])
+        gradient, value = jnp.stack(sums[-n - 1 : -1]), sums[-1]
+        # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
+        is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient), axis=0)
+        return NormalEquations(value, gradient, matrix, is_finite & jnp.all(jnp.isfinite(jnp.einsum("iil->il", matrix)), axis=0))
+
+    def value_and_gradient(self, x: LaneVector) -> tuple[LaneFloat, LaneVector]:
+        """The cost and its gradient J'r in every lane."""
+        linear = self.linearize(x)
+        return self.cost(linear.residuals), jnp.sum(linear.jacobian * linear.weighted[:, None], axis=0)
+
+    def hessian(self, x: LaneVector) -> LaneMatrix:
+        """The Hessian of the cost in every lane, second derivatives of the residuals included."""
+        if not isinstance(self.derivatives, Supplied):
+            return super().hessian(x)
+
+        def gradient(x: jax.Array, *args: PyTree) -> jax.Array:
+            residuals, matrix = self._residual_and_jacobian()(x, *args)
+            slope = 1.0 if self.loss == "linear" else _rho((residuals / self.loss_scale) ** 2, self.loss)[1]
+            return matrix.T @ (slope * residuals)
+
+        matrix = self.over_lanes(jax.jacfwd(gradient), x)
+        return (matrix + jnp.swapaxes(matrix, 0, 1)) / 2
+
+    def aux(self, x: LaneVector) -> PyTree:
+        """What ``fun`` returns beside its residuals, in every lane, lanes last; None without ``has_aux``."""
+        if not self.has_aux:
+            return None
+        own = self.flat_residual.num_own
+        return self.over_lanes(lambda x, *args: self.fun(self.packing.unravel(x), *args[: len(args) - own])[1], x)
+
+    def free(self, x: LaneVector, gradient: LaneVector) -> jax.Array | None:
+        """Which parameters may move: not fixed, and not held at a bound by the gradient; None without bounds."""
+        if not self.is_bounded:
+            return None
+        lower, upper = self.limits
+        is_held = ((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0)) | (lower >= upper)
+        return ~is_held
+
+    def _residual_and_jacobian(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """``(residuals, Jacobian)`` of one problem, of a flat x."""
+        residual, method = self.flat_residual, self._flat_derivatives()
+        if isinstance(method, Autodiff) and method.mode != "reverse" and (method.mode == "forward" or self._is_tall):
+
+            def pair(x: jax.Array, *args: PyTree) -> tuple[jax.Array, jax.Array]:
+                def twice(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+                    value = residual(x, *args)
+                    return value, value
+
+                matrix, value = jax.jacfwd(twice, has_aux=True)(x)
+                return value, matrix
+
+            return pair
+        return lambda x, *args: (residual(x, *args), jacobian(residual, method=method)(x, *args))
+
+    @property
+    def _is_tall(self) -> bool:
+        return self.num_residuals >= self.packing.size
+
+    def _flat_derivatives(self) -> Any:
+        if not isinstance(self.derivatives, Supplied):
+            return super()._flat_derivatives()
+        jacobian_of, packing, own = self.derivatives.jacobian, self.packing, self.flat_residual.num_own
+        if jacobian_of is None:
+            return Autodiff()
+
+        def flat(x: jax.Array, *args: PyTree) -> jax.Array:
+            tree = jacobian_of(packing.unravel(x), *args[: len(args) - own])
+            return _flat_rows(tree, packing, x.dtype)
+
+        return Supplied(jacobian=flat)
+
+
+def _flat_rows(tree: PyTree, packing: Packing, dtype: Any) -> jax.Array:
+    """A Jacobian given as a tree of the residuals, in each leaf the tree of x (jax.jacobian's form), as one matrix.
+
+    Raises:
+        ValueError: a block does not end in the axes of its leaf of x.
+    """
+    rows: list[list[jax.Array]] = []
+    leaves = jax.tree.leaves(tree)
+    if len(leaves) % len(packing.shapes):
+        raise ValueError(f"jacobian has {len(leaves)} leaves; expected a multiple of {len(packing.shapes)}, those of x")
+    for start in range(0, len(leaves), len(packing.shapes)):
+        row = []
+        for leaf, shape, size in zip(leaves[start : start + len(packing.shapes)], packing.shapes, packing.sizes, strict=True):
+            if tuple(jnp.shape(leaf)[jnp.ndim(leaf) - len(shape) :]) != shape:
+                raise ValueError(f"jacobian has a block of shape {jnp.shape(leaf)}; expected the residual's axes, then {shape}, those of x")
+            row.append(jnp.reshape(jnp.asarray(leaf, dtype), (-1, size)))
+        rows.append(row)
+    return jnp.concatenate([jnp.concatenate(row, axis=1) for row in rows], axis=0)
 
 
 def _flat_matrix(blocks: PyTree, packing: Packing) -> jax.Array:

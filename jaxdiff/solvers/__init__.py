@@ -8,8 +8,13 @@ from typing import Any
 from jaxdiff.solvers.base import Solver as Solver
 from jaxdiff.solvers.base import State as State
 from jaxdiff.solvers.bfgs import BFGS as BFGS
+from jaxdiff.solvers.dogleg import Dogleg as Dogleg
 from jaxdiff.solvers.first_order import FromOptax as FromOptax
+from jaxdiff.solvers.gauss_newton import GaussNewton as GaussNewton
 from jaxdiff.solvers.gradient_descent import GradientDescent as GradientDescent
+from jaxdiff.solvers.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdiff.solvers.newton import Newton as Newton
 
-SOLVERS: dict[str, type[Any]] = {solver.name: solver for solver in (BFGS, GradientDescent, Newton, FromOptax)}
+SOLVERS: dict[str, type[Any]] = {
+    solver.name: solver for solver in (BFGS, Dogleg, GaussNewton, GradientDescent, LevenbergMarquardt, Newton, FromOptax)
+}

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_tolerance, is_traced
-from jaxdiff.problem import Minimize, Packing
+from jaxdiff.problem import LeastSquares, Minimize, Packing
 from jaxdiff.result import Status
 
 
@@ -125,6 +125,17 @@ def check_dense(name: str, x: LaneVector) -> None:
             f"{name} keeps a matrix of {n} x {n} for each of {lanes} problems, {needed / 2**30:.0f} GiB; expected at most "
             f"{DENSE_LIMIT_BYTES / 2**30:.0f} GiB: use GradientDescent() or an optax transformation such as optax.lbfgs()"
         )
+
+
+def require_residuals(problem: Any, name: str) -> LeastSquares:
+    """The problem itself, if it is one of least squares.
+
+    Raises:
+        TypeError: it minimizes a scalar function.
+    """
+    if not isinstance(problem, LeastSquares):
+        raise TypeError(f"solver = {name}(...) needs residuals; expected least_squares or curve_fit, or a solver for scalar functions")
+    return problem
 
 
 def is_gradient_small(gradient: LaneVector, gtol: Any) -> LaneBool:

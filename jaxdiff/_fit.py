@@ -1,0 +1,721 @@
+"""The entries of least squares: one problem or many, residuals or a model and its data."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._api import (
+    _batch_size,
+    _check_derivatives,
+    _check_solver,
+    _hoist_tracers,
+    _leaf_axes,
+    _map_axes,
+    _pack,
+    _to_front,
+)
+from jaxdiff._numerics import machine_epsilon
+from jaxdiff._types import Objective, PyTree
+from jaxdiff._validation import (
+    as_data,
+    as_float_leaves,
+    check_choice,
+    check_count,
+    check_positive,
+    explain_tracing_errors,
+    is_traced,
+    suggest_keywords,
+)
+from jaxdiff.batch.engine import solve_refill
+from jaxdiff.batch.lockstep import solve_lockstep
+from jaxdiff.batch.options import BatchOptions
+from jaxdiff.derivatives import Autodiff
+from jaxdiff.fit_result import FitResult
+from jaxdiff.linalg import max_norm
+from jaxdiff.loop import Outcome, attach_derivative
+from jaxdiff.problem import LOSSES, LeastSquares, Packing
+from jaxdiff.result import History, Status, is_success
+from jaxdiff.solvers import LevenbergMarquardt
+from jaxdiff.solvers.base import Solver, resolve_tolerances
+from jaxdiff.solvers.residual_model import LinearModel, invert_upper
+
+_ALIASES = {
+    "maxiter": "max_steps",
+    "max_nfev": "max_steps",
+    "maxfev": "max_steps",
+    "method": "solver",
+    "jac": "derivatives",
+    "Dfun": "derivatives",
+    "tol": "solver",
+    "ftol": "solver",
+    "xtol": "solver",
+    "gtol": "solver",
+}
+
+
+@suggest_keywords(**_ALIASES, options="solver")
+def least_squares(
+    residual: Objective,
+    x0: PyTree,
+    args: PyTree = (),
+    *,
+    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    bounds: Any = None,
+    loss: str = "linear",
+    f_scale: Any = 1.0,
+    covariance: bool = False,
+    has_aux: bool = False,
+    max_steps: int = 1000,
+    history: bool | int = False,
+    throw: bool = False,
+) -> FitResult:
+    """Minimize ``0.5 sum_i c^2 rho((r_i(x) / c)^2)``, half the sum of squares of residuals or of a robust loss of them.
+
+    May be called under ``jax.jit``, ``jax.vmap`` and ``jax.grad``. The solution is differentiable with respect to ``args`` by the implicit
+    function theorem, parameters on their bounds included; where the solver did not succeed that derivative is NaN.
+
+    Args:
+        residual: called as ``residual(x, *args)``; returns a real floating array or a pytree of them, with ``has_aux`` a pair of that and
+            a pytree of arrays. There may be fewer residuals than parameters; the covariance is then infinite.
+        x0: where to start; a pytree of real numbers.
+        args: data for ``residual``, as in `minimize`.
+        solver: ``LevenbergMarquardt()``, ``Dogleg()``, ``GaussNewton()``; without bounds a minimizer such as ``BFGS()`` too.
+        derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
+        bounds: ``(lower, upper)``, each None, a number or a pytree like x; a parameter whose bounds are equal is fixed.
+        loss: ``"linear"``, ``"soft_l1"``, ``"huber"``, ``"cauchy"`` or ``"arctan"``, as in SciPy.
+        f_scale: c, the size of a residual from which on a robust loss bends; in units of the residuals.
+        covariance: whether to compute the covariance of the parameters, their standard errors and correlation, and the rank.
+        has_aux: whether ``residual`` returns a pair ``(residuals, aux)``.
+        max_steps: steps at most; one trial each.
+        history: True keeps every point, a number the last so many.
+        throw: raise where the solver does not succeed. Not under ``jit``.
+
+    Returns:
+        A `FitResult`; its ``x`` is like ``x0``.
+
+    Raises:
+        TypeError: ``x0`` is not real, ``residual`` does not return real arrays, an argument is of the wrong kind.
+        ValueError: an option out of range; bounds that cross, hold NaN or leave out ``x0``; no parameters or no residuals.
+        OptimizationError: with ``throw``, if the solver did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> t = jnp.linspace(0.0, 4.0, 9)
+        >>> decay = lambda x, t, y: x["a"] * jnp.exp(-x["k"] * t) - y
+        >>> result = jd.least_squares(decay, {"a": 1.0, "k": 1.0}, (t, 3 * jnp.exp(-t / 2)))
+        >>> round(float(result.x["a"]), 4), round(float(result.x["k"]), 4), bool(result.success)
+        (3.0, 0.5, True)
+    """
+    x0 = as_float_leaves(x0, "x0")
+    args = as_data(args if isinstance(args, tuple) else (args,), "args")
+    packing = _pack(x0, "x0", 0)
+    residual, hoisted = _hoist_tracers(residual, x0, args)
+    args = (*args, *hoisted)
+    start = packing.ravel(x0)
+    sides = _flat_bounds(bounds, packing, start[None])
+    problem = _problem(residual, args, (False,) * len(jax.tree.leaves(args)), packing, derivatives, has_aux, loss, f_scale, sides)
+    result = _solve_fit(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history, covariance)
+    result = jax.tree.map(lambda leaf: leaf[0], result)
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+@suggest_keywords(**_ALIASES, chunk_size="options", batch_size="options")
+def least_squares_batch(
+    residual: Objective,
+    x0: PyTree,
+    args: PyTree = (),
+    *,
+    in_axes: Any = 0,
+    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    bounds: Any = None,
+    loss: str = "linear",
+    f_scale: Any = 1.0,
+    covariance: bool = False,
+    has_aux: bool = False,
+    max_steps: int = 1000,
+    history: bool | int = False,
+    throw: bool = False,
+    options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
+) -> FitResult:
+    """Solve many least-squares problems of one form at once; the leading axis of ``x0`` counts them.
+
+    A problem that fails has a status of its own and leaves the others as they were.
+
+    Args:
+        residual: written for one problem, called as ``residual(x, *args)``.
+        x0: starts, a pytree like that of one problem with a leading axis on each leaf.
+        args: data; see ``in_axes``.
+        in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
+        solver: as in `least_squares`.
+        derivatives: as in `least_squares`.
+        bounds: as in `least_squares`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
+        loss: as in `least_squares`.
+        f_scale: as in `least_squares`.
+        covariance: as in `least_squares`.
+        has_aux: as in `least_squares`.
+        max_steps: steps that each problem may make.
+        history: as in `least_squares`.
+        throw: raise where any problem did not succeed. Not under ``jit``.
+        options: how the batch is run.
+
+    Returns:
+        A `FitResult` in which every field has a leading axis of problems.
+
+    Raises:
+        TypeError: as in `least_squares`.
+        ValueError: as in `least_squares`; batch axes of different lengths.
+        OptimizationError: with ``throw``, if any problem did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> targets = jnp.arange(4.0)
+        >>> result = jd.least_squares_batch(lambda x, a: jnp.stack([x - a, 2 * (x - a)]), jnp.zeros(4), targets)
+        >>> result.x.round(6).tolist(), bool(result.success.all())
+        ([0.0, 1.0, 2.0, 3.0], True)
+    """
+    if not isinstance(options, BatchOptions):
+        raise TypeError(f"options = {options!r}; expected BatchOptions(...)")
+    x0 = as_float_leaves(x0, "x0")
+    args = as_data(args if isinstance(args, tuple) else (args,), "args")
+    axes = _leaf_axes(in_axes, x0, args)
+    num_problems = _batch_size(x0, args, axes)
+    x_axes, arg_axes = axes
+    x0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), x0, x_axes)
+    packing = _pack(x0, "x0", 1)
+    first = lambda leaf, axis: leaf if axis is None else jnp.take(leaf, 0, axis=axis)  # noqa: E731
+    hoisted: tuple[Any, ...] = ()
+    if num_problems:
+        residual, hoisted = _hoist_tracers(residual, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
+    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
+    is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
+    starts = packing.ravel(x0, batch_axes=1)
+    sides = _flat_bounds(bounds, packing, starts)
+    problem = _problem(residual, args, is_batched, packing, derivatives, has_aux, loss, f_scale, sides)
+    result = _solve_fit(problem, solver, starts.T, max_steps, options, history, covariance)
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class CurveResidual:
+    """What a model misses the data by, in units of their errors; compares by what it holds, so that it compiles once.
+
+    Attributes:
+        model: the user's.
+        is_spread: whether it takes its parameters one by one.
+        errors: ``"none"``, ``"deviations"`` or ``"covariance"``: what ``sigma`` holds.
+    """
+
+    model: Callable[..., Any]
+    is_spread: bool
+    errors: str
+
+    def __call__(self, params: PyTree, x: PyTree, y: jax.Array, *sigma: jax.Array) -> jax.Array:
+        """Return the residuals.
+
+        Raises:
+            ValueError: the model returns another shape than that of y.
+        """
+        predicted = self.model(x, *params) if self.is_spread else self.model(x, params)
+        if jnp.shape(predicted) != jnp.shape(y):
+            raise ValueError(f"model returned shape {jnp.shape(predicted)}; expected {jnp.shape(y)}, as y has")
+        missed = predicted - y
+        if self.errors == "deviations":
+            return missed / sigma[0]
+        if self.errors == "covariance":
+            return jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(sigma[0]), jnp.ravel(missed), lower=True)
+        return missed
+
+
+@suggest_keywords(**_ALIASES, f="model", xdata="x", ydata="y")
+def curve_fit(
+    model: Callable[..., Any],
+    x: PyTree,
+    y: Any,
+    p0: PyTree,
+    *,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    bounds: Any = None,
+    loss: str = "linear",
+    f_scale: Any = 1.0,
+    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    max_steps: int = 1000,
+    history: bool | int = False,
+    throw: bool = False,
+) -> FitResult:
+    """Fit the parameters of a model to data by least squares, with their covariance.
+
+    Data that are not finite give the status INVALID_DATA, and parameters that the data do not determine SINGULAR.
+
+    Args:
+        model: ``model(x, *params)``, or ``model(x, params)`` where p0 is a pytree, or where the model takes two arguments and p0 is a
+            vector; returns an array of the shape of y.
+        x: predictors, any pytree of arrays.
+        y: what the model should give.
+        p0: where to start: numbers, a vector, or a pytree.
+        sigma: standard deviations of y, of its shape or one number; or their covariance, ``[y.size, y.size]``.
+        absolute_sigma: whether sigma is in units of y, so that the covariance of the parameters is not scaled by the misfit.
+        bounds: as in `least_squares`.
+        loss: as in `least_squares`.
+        f_scale: as in `least_squares`.
+        solver: as in `least_squares`.
+        derivatives: as in `least_squares`; finite differences are of the model's misfit.
+        max_steps: as in `least_squares`.
+        history: as in `least_squares`.
+        throw: as in `least_squares`.
+
+    Returns:
+        A `FitResult` with covariance, standard errors, correlation and rank; its ``x`` holds the parameters, like p0.
+
+    Raises:
+        TypeError: as in `least_squares`.
+        ValueError: as in `least_squares`; the model's shape is not that of y; a sigma that is not positive, or of another shape.
+        OptimizationError: with ``throw``, if the solver did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> t = jnp.arange(5.0)
+        >>> fit = jd.curve_fit(lambda t, a, b: a + b * t, t, jnp.array([1.0, 2.9, 5.1, 7.0, 9.0]), [0.0, 0.0])
+        >>> [round(float(v), 2) for v in fit.x], [round(float(v), 4) for v in fit.standard_errors], int(fit.dof)
+        ([0.98, 2.01], [0.0663, 0.0271], 3)
+    """
+    p0 = as_float_leaves(p0, "p0")
+    y = as_float_leaves(y, "y")
+    errors, held = _errors(sigma, jnp.shape(y))
+    residual = CurveResidual(model, _is_spread(model, p0), errors)
+    result = _fit_entry(
+        residual,
+        p0,
+        (x, y, *held),
+        None,
+        solver,
+        derivatives,
+        bounds,
+        loss,
+        f_scale,
+        max_steps,
+        history,
+        BatchOptions(lanes=1),
+        absolute_sigma,
+    )
+    result = jax.tree.map(lambda leaf: leaf[0], result)
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+@suggest_keywords(**_ALIASES, f="model", xdata="x", ydata="y")
+def curve_fit_batch(
+    model: Callable[..., Any],
+    x: PyTree,
+    y: Any,
+    p0: PyTree,
+    *,
+    sigma: Any = None,
+    in_axes: Any = (None, 0, 0),
+    absolute_sigma: bool = False,
+    bounds: Any = None,
+    loss: str = "linear",
+    f_scale: Any = 1.0,
+    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    max_steps: int = 1000,
+    history: bool | int = False,
+    throw: bool = False,
+    options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
+) -> FitResult:
+    """Fit one model to many data sets at once.
+
+    Args:
+        model: written for one data set, as in `curve_fit`.
+        x: predictors.
+        y: data, by default with a leading axis of problems.
+        p0: starts, by default with a leading axis of problems.
+        sigma: standard deviations, of the shape of y for one problem where they are shared, of that of the whole y where they are not.
+        in_axes: which axis of each of ``(x, y, p0)`` counts the problems, None where they share it.
+        absolute_sigma: as in `curve_fit`.
+        bounds: as in `least_squares_batch`.
+        loss: as in `least_squares`.
+        f_scale: as in `least_squares`.
+        solver: as in `least_squares`.
+        derivatives: as in `least_squares`.
+        max_steps: as in `least_squares`.
+        history: as in `least_squares`.
+        throw: as in `least_squares`.
+        options: how the batch is run.
+
+    Returns:
+        A `FitResult` in which every field has a leading axis of problems.
+
+    Raises:
+        TypeError: as in `curve_fit`.
+        ValueError: as in `curve_fit` and `least_squares_batch`.
+        OptimizationError: with ``throw``, if any problem did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> t = jnp.arange(5.0)
+        >>> y = jnp.stack([1 + 2 * t, 3 - t])
+        >>> fit = jd.curve_fit_batch(lambda t, a, b: a + b * t, t, y, jnp.zeros((2, 2)))
+        >>> (fit.x.round(6) + 0.0).tolist()
+        [[1.0, 2.0], [3.0, -1.0]]
+    """
+    if not isinstance(options, BatchOptions):
+        raise TypeError(f"options = {options!r}; expected BatchOptions(...)")
+    if not (isinstance(in_axes, (tuple, list)) and len(in_axes) == 3):
+        raise ValueError(f"in_axes = {in_axes!r}; expected three entries, for x, y and p0")
+    p0 = as_float_leaves(p0, "p0")
+    y = as_float_leaves(y, "y")
+    x_axes, y_axis, p_axes = in_axes
+    one_shape = list(jnp.shape(y))
+    if y_axis is not None:
+        del one_shape[y_axis]
+    is_own = sigma is not None and y_axis is not None and jnp.shape(sigma) == jnp.shape(y)
+    errors, held = ("deviations", (_positive(sigma),)) if is_own else _errors(sigma, tuple(one_shape))
+    axes = (p_axes, x_axes, y_axis, *((y_axis if is_own else None) for _ in held))
+    one = jax.tree.map(lambda leaf: leaf[0], p0) if p_axes == 0 else p0
+    residual = CurveResidual(model, _is_spread(model, one), errors)
+    result = _fit_entry(
+        residual, p0, (x, y, *held), axes, solver, derivatives, bounds, loss, f_scale, max_steps, history, options, absolute_sigma
+    )
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+def _fit_entry(
+    residual: CurveResidual,
+    p0: PyTree,
+    args: tuple[PyTree, ...],
+    in_axes: Any,
+    solver: Any,
+    derivatives: Any,
+    bounds: Any,
+    loss: str,
+    f_scale: Any,
+    max_steps: Any,
+    history: bool | int,
+    options: BatchOptions,
+    absolute_sigma: bool,
+) -> FitResult:
+    """One data set (``in_axes`` None) or many; every field of the result has a leading axis of problems."""
+    args = as_data(args, "data")
+    fun: Any = residual
+    if in_axes is None:
+        packing = _pack(p0, "p0", 0)
+        fun, hoisted = _hoist_tracers(fun, p0, args)
+        args, is_batched = (*args, *hoisted), (False,) * (len(jax.tree.leaves(args)) + len(hoisted))
+        starts = packing.ravel(p0)[None]
+    else:
+        x_axes, arg_axes = _leaf_axes(tuple(in_axes), p0, args)
+        num_problems = _batch_size(p0, args, (x_axes, arg_axes))
+        p0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), p0, x_axes)
+        packing = _pack(p0, "p0", 1)
+        args = _map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes)
+        is_batched = tuple(axis is not None for axis in arg_axes)
+        starts = packing.ravel(p0, batch_axes=1)
+    sides = _flat_bounds(bounds, packing, starts)
+    problem = _problem(fun, args, is_batched, packing, derivatives, False, loss, f_scale, sides)
+    return _solve_fit(problem, solver, starts.T, max_steps, options, history, True, True, bool(absolute_sigma))
+
+
+def _errors(sigma: Any, shape: tuple[int, ...]) -> tuple[str, tuple[Any, ...]]:
+    """What kind of errors sigma holds, and sigma as data."""
+    if sigma is None:
+        return "none", ()
+    size = int(np.prod(shape))
+    if jnp.shape(sigma) == (size, size) and shape != (size, size):
+        return "covariance", (as_float_leaves(sigma, "sigma"),)
+    if jnp.shape(sigma) not in ((), shape):
+        raise ValueError(f"sigma has shape {jnp.shape(sigma)}; expected one number, {shape} as y has, or their covariance {(size, size)}")
+    return "deviations", (_positive(sigma),)
+
+
+def _positive(sigma: Any) -> jax.Array:
+    sigma = as_float_leaves(sigma, "sigma")
+    if not is_traced(sigma):
+        values = np.asarray(sigma)
+        for index in np.argwhere(~(values > 0))[:1]:
+            raise ValueError(f"sigma = {values[tuple(index)]} at index {tuple(int(i) for i in index)}; expected positive numbers")
+    return sigma
+
+
+def _is_spread(model: Any, p0: PyTree) -> bool:
+    """Whether the model takes its parameters one by one: p0 is a vector, and the model has not just one place for it."""
+    if not callable(model):
+        raise TypeError(f"model = {model!r}; expected a function of x and the parameters")
+    leaves = jax.tree.leaves(p0)
+    if not (jax.tree.structure(p0) == jax.tree.structure(0) and jnp.ndim(leaves[0]) == 1):
+        return False
+    try:
+        places = inspect.signature(model).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    if any(place.kind is place.VAR_POSITIONAL for place in places):
+        return True
+    required = [place for place in places if place.kind in (place.POSITIONAL_ONLY, place.POSITIONAL_OR_KEYWORD)]
+    return len(required) != 2 or leaves[0].shape[0] == 1
+
+
+def _problem(
+    residual: Objective,
+    args: tuple[PyTree, ...],
+    is_batched: tuple[bool, ...],
+    packing: Packing,
+    derivatives: Any,
+    has_aux: bool,
+    loss: str,
+    f_scale: Any,
+    sides: tuple[jax.Array, jax.Array] | None,
+) -> LeastSquares:
+    check_choice(loss, "loss", LOSSES)
+    check_positive(f_scale, "f_scale")
+    if sides is not None:
+        # Lanes last, as all data; bounds of one problem are shared.
+        args = (*args, *(jnp.moveaxis(side, 0, -1) if side.ndim == 2 else side for side in sides))
+        is_batched = (*is_batched, *(side.ndim == 2 for side in sides))
+    return LeastSquares(
+        residual,
+        args,
+        is_batched,
+        packing,
+        _check_derivatives(derivatives),
+        bool(has_aux),
+        loss,
+        jnp.asarray(f_scale, packing.dtype),
+        sides is not None,
+    )
+
+
+def _flat_bounds(bounds: Any, packing: Packing, starts: jax.Array) -> tuple[jax.Array, jax.Array] | None:
+    """Both bounds as flat vectors ``[n]``, or ``[problems, n]`` where a leaf has bounds for each problem.
+
+    Raises:
+        TypeError: bounds is no pair.
+        ValueError: another structure or shape; NaN; bounds that cross, or that leave out a start.
+    """
+    if bounds is None:
+        return None
+    if not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
+        raise TypeError(f"bounds = {bounds!r}; expected a pair (lower, upper), each None, a number or a pytree like x0")
+    if all(side is None for side in bounds):
+        return None
+    lower, upper = (
+        _flat_side(side, name, limit, packing, starts)
+        for side, name, limit in zip(bounds, ("lower", "upper"), (-np.inf, np.inf), strict=True)
+    )
+    if lower.ndim != upper.ndim:
+        lower, upper = jnp.broadcast_arrays(lower, upper)
+    if not is_traced((lower, upper, starts)):
+        low, high, start = (np.atleast_2d(np.asarray(side)) for side in (lower, upper, starts))
+        low, high, start = np.broadcast_arrays(low, high, start)
+        for lane, i in np.argwhere(~(low <= high))[:1]:
+            raise ValueError(f"bounds: at index {i} the lower bound {low[lane, i]} exceeds the upper bound {high[lane, i]}")
+        # A start that is not finite has a status of its own.
+        for lane, i in np.argwhere((start < low) | (start > high))[:1]:
+            where = f"problem {lane}, index {i}" if starts.shape[0] > 1 else f"index {i}"
+            raise ValueError(f"x0 = {start[lane, i]} at {where} lies outside its bounds [{low[lane, i]}, {high[lane, i]}]")
+    return lower, upper
+
+
+def _flat_side(side: Any, name: str, limit: float, packing: Packing, starts: jax.Array) -> jax.Array:
+    n, num_problems = packing.size, starts.shape[0]
+    if side is None:
+        return jnp.full(n, limit, packing.dtype)
+    side = as_float_leaves(side, f"the {name} bound")
+    leaves, structure = jax.tree.flatten(side)
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+        flat = jnp.full(n, leaves[0], packing.dtype)
+    else:
+        if structure != packing.structure:
+            raise ValueError(f"the {name} bound is a pytree like {structure}; expected a number, or a pytree like x0: {packing.structure}")
+        spread, is_own = [], False
+        for leaf, shape in zip(leaves, packing.shapes, strict=True):
+            own = num_problems > 1 and leaf.shape == (num_problems, *shape)
+            if leaf.shape not in ((), shape) and not own:
+                raise ValueError(f"the {name} bound has a leaf of shape {leaf.shape}; expected a number or {shape}, as in x0")
+            is_own |= own
+            spread.append(leaf if own else jnp.broadcast_to(leaf, shape))
+        if is_own:
+            full = [jnp.broadcast_to(leaf, (num_problems, *shape)) for leaf, shape in zip(spread, packing.shapes, strict=True)]
+            flat = packing.ravel(structure.unflatten(full), batch_axes=1)
+        else:
+            flat = packing.ravel(structure.unflatten(spread))
+    if not is_traced(flat):
+        for index in np.argwhere(np.isnan(np.asarray(flat)))[:1]:
+            raise ValueError(f"the {name} bound at index {int(index[-1])} is nan; expected a number, or None for no bound")
+    return flat
+
+
+def _solve_fit(
+    problem: LeastSquares,
+    solver: Any,
+    x: jax.Array,
+    max_steps: Any,
+    options: BatchOptions,
+    history: bool | int,
+    covariance: bool,
+    is_curve: bool = False,
+    is_absolute: bool = False,
+) -> FitResult:
+    """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
+    solver = _check_solver(solver)
+    if problem.is_bounded and not getattr(solver, "takes_bounds", False):
+        raise ValueError(f"solver = {type(solver).__name__}(...) takes no bounds; expected LevenbergMarquardt(...) with bounds")
+    solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
+    max_steps = check_count(max_steps, "max_steps")
+    length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
+    lanes = options.block_size(problem, x.shape[-1])
+    mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
+    with explain_tracing_errors():
+        return _run_fit(
+            problem,
+            solver,
+            x,
+            max_steps,
+            mode=mode,
+            lanes=lanes,
+            check_every=options.check_every,
+            trace_length=min(length, max_steps + 1),
+            covariance=bool(covariance),
+            is_curve=is_curve,
+            is_absolute=is_absolute,
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length", "covariance", "is_curve", "is_absolute"))
+def _run_fit(
+    problem: LeastSquares,
+    solver: Solver,
+    x: jax.Array,
+    max_steps: Any,
+    *,
+    mode: str,
+    lanes: int,
+    check_every: int,
+    trace_length: int,
+    covariance: bool,
+    is_curve: bool,
+    is_absolute: bool,
+) -> FitResult:
+    # The loop itself is not differentiated: the derivative of a solution follows from the solution alone.
+    held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
+    if mode == "refill":
+        outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
+    else:
+        outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
+    packing = problem.packing
+    problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
+    free = problem.free(outcome.x, outcome.gradient)
+    extra: dict[str, Any] = {}
+    if covariance:
+        extra = _covariance(problem, outcome, is_absolute)
+    if is_curve:
+        status = _data_status(held_problem, outcome, extra["is_full_rank"])
+        outcome = dataclasses.replace(outcome, status=status)
+    solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
+    history = None
+    if trace is not None:
+        per_problem = problems_first(trace)
+        points = packing.unravel(per_problem.x)
+        history = History(value=per_problem.value, optimality=per_problem.optimality, step_size=per_problem.step_size, x=points)
+    residuals = problem.residuals(solution)
+    n = packing.size
+    num_free = jnp.full(x.shape[-1], n, jnp.int32) if free is None else jnp.sum(free, axis=0, dtype=jnp.int32)
+    at_bound = jnp.zeros(x.shape, jnp.int32)
+    if problem.is_bounded:
+        lower, upper = problem.limits
+        at_bound = jnp.where(outcome.x >= upper, 1, jnp.where(outcome.x <= lower, -1, 0))
+        at_bound = jnp.where(jnp.broadcast_to(lower >= upper, x.shape), 2, at_bound)
+    if covariance:
+        errors = jnp.where(at_bound == 2, 0, extra.pop("standard_errors"))
+        extra = problems_first(extra) | {"standard_errors": _unravel_plain(packing, errors.T)}
+    return FitResult(
+        x=packing.unravel(solution.T),
+        fun=value,
+        jac=packing.unravel(outcome.gradient.T),
+        nit=outcome.num_steps,
+        nfev=outcome.num_evaluations,
+        status=outcome.status,
+        success=is_success(outcome.status),
+        optimality=max_norm(outcome.gradient if free is None else jnp.where(free, outcome.gradient, 0)),
+        history=history,
+        aux=problems_first(problem.aux(solution)),
+        residuals=residuals.T,
+        at_bound=_unravel_plain(packing, at_bound.T),
+        dof=residuals.shape[0] - num_free,
+        **extra,
+    )
+
+
+def _unravel_plain(packing: Packing, flat: jax.Array) -> PyTree:
+    """A tree like x, of the dtype of ``flat``."""
+    plain = dataclasses.replace(packing, dtypes=(flat.dtype.name,) * len(packing.dtypes))
+    return plain.unravel(flat)
+
+
+def _covariance(problem: LeastSquares, outcome: Outcome, is_absolute: bool) -> dict[str, jax.Array]:
+    """Covariance, standard errors, correlation and rank at the solutions, lanes last.
+
+    From the orthogonal factor of J with columns of length one: the inverse of J'J itself would have half the digits.
+    """
+    model, value, _ = LinearModel.about(problem, outcome.x)
+    n, lanes = outcome.x.shape
+    m = model.at.residuals.shape[0]
+    has_column = model.column_norms > 0
+    lane_first = jnp.moveaxis(model.factor, -1, 0)
+    singular = jnp.linalg.svd(jnp.where(jnp.isfinite(lane_first), lane_first, 0), compute_uv=False)
+    threshold = max(n, m) * machine_epsilon(outcome.x.dtype) * singular[:, :1]
+    num_free = jnp.sum(model.free, axis=0)
+    # Rows of the identity stand for columns that are missing: they count in neither.
+    rank = jnp.minimum(jnp.sum(singular > threshold, axis=1), m + n - jnp.sum(has_column, axis=0)) - (n - jnp.sum(has_column, axis=0))
+    is_full_rank = (rank == num_free) & (num_free <= m) & jnp.isfinite(value)
+    inverse = invert_upper(model.factor)
+    inverse = inverse / jnp.where(has_column, model.column_norms, 1)[:, None]
+    inverse = jnp.where(has_column[:, None] & has_column[None], inverse, 0)
+    dof = m - num_free
+    variance = jnp.ones(lanes, outcome.x.dtype) if is_absolute else 2 * value / jnp.where(dof > 0, dof, 1)
+    variance = variance if is_absolute else jnp.where(dof > 0, variance, jnp.inf)
+    spread = jnp.sqrt(jnp.sum(inverse * inverse, axis=1))
+    outer = jnp.sum(inverse[:, None] * inverse[None], axis=2)
+    is_sure = is_full_rank & jnp.isfinite(variance)
+    covariance = jnp.where(is_sure, jnp.where(is_sure, variance, 0) * outer, jnp.inf)
+    errors = jnp.where(is_sure, jnp.sqrt(jnp.where(is_sure, variance, 0)) * spread, jnp.inf)
+    held = ~model.free
+    errors = jnp.where(held, jnp.nan, errors)
+    scale = jnp.where(spread > 0, spread, 1)
+    correlation = jnp.where(is_full_rank & ~(held[:, None] | held[None]), outer / scale[:, None] / scale[None], jnp.nan)
+    covariance = jnp.where(held[:, None] | held[None], 0, covariance)
+    return {
+        "covariance": covariance,
+        "standard_errors": errors,
+        "correlation": correlation,
+        "rank": rank.astype(jnp.int32),
+        "is_full_rank": is_full_rank,
+    }
+
+
+def _data_status(problem: LeastSquares, outcome: Outcome, is_full_rank: jax.Array) -> jax.Array:
+    """INVALID_DATA where the data are not finite, SINGULAR where they do not determine the parameters of a fit that converged."""
+    own = 2 if problem.is_bounded else 0
+    leaves = jax.tree.leaves(problem.args)
+    is_valid = jnp.ones(outcome.status.shape, bool)
+    for leaf, batched in list(zip(leaves, problem.is_batched, strict=True))[: len(leaves) - own]:
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            axes = tuple(range(jnp.ndim(leaf) - 1)) if batched else None
+            is_valid &= jnp.all(jnp.isfinite(leaf), axis=axes)
+    status = jnp.where(is_success(outcome.status) & ~is_full_rank, Status.SINGULAR, outcome.status)
+    return jnp.where(is_valid, status, Status.INVALID_DATA).astype(jnp.int32)

@@ -1,0 +1,312 @@
+"""What the least-squares solvers share: the linear model r + J p about a point, the steps it proposes, and what it says of convergence.
+
+Steps come from orthogonal factors of J and never from J'J: forming J'J squares the condition number, and with it goes half of the digits.
+Columns are scaled to length one and residuals to a largest entry of one, so that neither units nor overflow of squares matter:
+
+    J_s = J diag(1 / |J_j|),    r_s = r / max|r|,    J_s = Q R,    p = max|r| diag(1 / |J_j|) p_s,    R p_s = -Q' r_s
+
+Sources: Moré, The Levenberg-Marquardt algorithm: implementation and theory (1978), section 3, for the factorization in two stages and the
+cosine test; Björck, Numerical Methods for Least Squares Problems (1996), theorem 1.4.6, for the two terms of the rounding error of a
+solution. How they are put together to a verdict is our own.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._numerics import machine_epsilon, safe_divide
+from jaxdiff._pytree import pytree_dataclass
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
+from jaxdiff.linalg import is_all_finite, matvec
+from jaxdiff.problem import LeastSquares, Linearization
+from jaxdiff.result import Status
+
+
+@pytree_dataclass
+class LinearModel:
+    """The residuals to first order about a point, and their orthogonal factor.
+
+    Attributes:
+        at: residuals and Jacobian.
+        free: which parameters may move.
+        column_norms: lengths of the columns of the Jacobian, ``[n, lanes]``; 0 where a column is zero, or its parameter not free.
+        residual_scale: the largest residual, ``[lanes]``; 1 where all are zero.
+        residual_norm: length of r_s, ``[lanes]``.
+        noise: what rounding alone may do to r_s: eps (|r_s| + ||J| |x||) in the same units, ``[lanes]``.
+        factor: R, upper triangular, ``[n, n, lanes]``; a parameter without a column has a row of the identity.
+        rotated: the first n entries of Q' r_s, ``[n, lanes]``.
+    """
+
+    at: Linearization
+    free: jax.Array
+    column_norms: LaneVector
+    residual_scale: LaneFloat
+    residual_norm: LaneFloat
+    noise: LaneFloat
+    factor: LaneMatrix
+    rotated: LaneVector
+
+    @classmethod
+    def empty(cls, problem: LeastSquares, x: LaneVector) -> "LinearModel":
+        """A model of zero residuals, whose step is zero."""
+        n, lanes = x.shape
+        m = problem.num_residuals
+        zeros = lambda *shape: jnp.zeros((*shape, lanes), x.dtype)  # noqa: E731
+        return cls(
+            Linearization(zeros(m), zeros(m), zeros(m), zeros(m, n)),
+            jnp.ones((n, lanes), bool),
+            zeros(n),
+            jnp.ones(lanes, x.dtype),
+            zeros(),
+            zeros(),
+            jnp.broadcast_to(jnp.eye(n, dtype=x.dtype)[..., None], (n, n, lanes)),
+            zeros(n),
+        )
+
+    @classmethod
+    def about(cls, problem: LeastSquares, x: LaneVector) -> "tuple[LinearModel, LaneFloat, LaneVector]":
+        """The model, the cost and its gradient at x."""
+        at = problem.linearize(x)
+        gradient = jnp.sum(at.jacobian * at.weighted[:, None], axis=0)
+        value = problem.cost(at.residuals)
+        free = problem.free(x, gradient)
+        free = jnp.ones(x.shape, bool) if free is None else jnp.broadcast_to(free, x.shape)
+        norms = jnp.where(free, safe_norm(at.jacobian), 0)
+        scale = jnp.max(jnp.abs(at.weighted), axis=0)
+        scale = jnp.where(scale > 0, scale, 1)
+        scaled = at.weighted / scale
+        has_column = norms > 0
+        columns = jnp.where(has_column, at.jacobian / jnp.where(has_column, norms, 1), 0)
+        table = jnp.concatenate([columns, scaled[:, None]], axis=1)
+        identity = jnp.where(has_column[None], 0, jnp.eye(x.shape[0], dtype=x.dtype)[..., None])
+        padded = jnp.concatenate([identity, jnp.zeros_like(x)[:, None]], axis=1)
+        # A row of the identity in place of each missing column, so that R has no zero in its diagonal for it.
+        reduced = triangular_factor(jnp.concatenate([table, padded], axis=0))
+        norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
+        sizes = jnp.sum(jnp.abs(at.jacobian) * jnp.abs(x)[None], axis=1)
+        noise = machine_epsilon(x.dtype) * (norm + safe_norm(sizes) / scale)
+        return cls(at, free, norms, scale, norm, noise, reduced[:, :-1], reduced[:, -1]), value, gradient
+
+    @property
+    def units(self) -> LaneVector:
+        """What one unit of a scaled step is worth in each parameter; 0 where it has no column."""
+        return safe_divide(jnp.broadcast_to(self.residual_scale, self.column_norms.shape), self.column_norms)
+
+    @property
+    def cosines(self) -> LaneVector:
+        """Cosines of the angles between the residuals and the columns of the Jacobian."""
+        slopes = jnp.sum(self.at.jacobian * (self.at.weighted / self.residual_scale)[:, None], axis=0)
+        return jnp.abs(safe_divide(safe_divide(slopes, self.column_norms), jnp.broadcast_to(self.residual_norm, slopes.shape)))
+
+    def solve(self, damping: LaneVector, given: LaneVector | None = None) -> tuple[LaneVector, LaneMatrix]:
+        """The scaled step p_s that minimizes |R p_s + Q'r_s|^2 + |diag(damping) p_s|^2, and the inverse of that problem's factor.
+
+        Args:
+            damping: one weight per parameter, ``[n, lanes]``.
+            given: scaled steps of the parameters that are not to be solved for, NaN in the others.
+        """
+        right, columns = self.rotated, self.factor
+        if given is not None:
+            is_given = ~jnp.isnan(given)
+            right = right + self.predicted(jnp.where(is_given, given, 0))
+            columns = jnp.where(is_given[None], 0, columns)
+        n = right.shape[0]
+        rows = jnp.eye(n, dtype=right.dtype)[..., None] * damping[None]
+        table = jnp.concatenate([columns, rows], axis=0)
+        reduced = triangular_factor(jnp.concatenate([table, jnp.concatenate([right, jnp.zeros_like(right)])[:, None]], axis=1))
+        inverse = invert_upper(reduced[:, :-1])
+        return -matvec(inverse, reduced[:, -1]), inverse
+
+    def scaled(self, step: LaneVector) -> LaneVector:
+        """A step in the units of the scaled model."""
+        return safe_divide(step, self.units)
+
+    def predicted(self, scaled_step: LaneVector) -> LaneVector:
+        """R p_s, whose length is that of J p in units of the residual scale."""
+        return matvec(self.factor, scaled_step)
+
+
+@pytree_dataclass
+class Verdict:
+    """What the model says of the point it was made at.
+
+    Attributes:
+        status: a success, PLATEAU, SINGULAR, or RUNNING.
+        is_resolved: whether rounding leaves the parameters enough digits for a success to mean something.
+        newton: the undamped Gauss-Newton step, ``[n, lanes]``; of least length where the Jacobian has not full rank.
+    """
+
+    status: LaneInt
+    is_resolved: LaneBool
+    newton: LaneVector
+
+
+def assess(
+    model: LinearModel, x: LaneVector, largest_norms: LaneVector, gtol: Any, xtol: Any, ftol: Any, jacobian_epsilon: float
+) -> Verdict:
+    """Whether a first-order test holds, and whether it means anything at this precision.
+
+    Rounding enters the residuals, by about eps (|r_i| + sum_j |J_ij x_j|) each, and the Jacobian, by ``jacobian_epsilon``. From there it
+    spreads to the parameters through R^{-1}. A step that is smaller than what rounding can do to it is as small as steps get; where
+    rounding leaves a parameter fewer than about three sevenths of the digits, no test can be trusted and none passes.
+    """
+    dtype = x.dtype
+    epsilon = machine_epsilon(dtype)
+    n, m = x.shape[0], model.at.residuals.shape[0]
+    pivots = jnp.einsum("iil->il", model.factor)
+    # A pivot that cannot be told from rounding: its column depends on those before it, and does without a step of its own.
+    is_small = jnp.abs(pivots) <= 10 * max(n, m) * epsilon
+    is_deficient = jnp.any(is_small, axis=0)
+    diagonal = jnp.eye(n, dtype=bool)[..., None]
+    inverse = invert_upper(jnp.where(diagonal & is_small[None], 1, model.factor))
+    newton = -matvec(inverse, jnp.where(is_small, 0, model.rotated)) * model.units
+    spread = jnp.sqrt(jnp.sum(inverse * inverse, axis=1))
+
+    noise = model.noise
+    magnitude = noise / epsilon
+    sloped = jacobian_epsilon * model.residual_norm * jnp.max(spread, axis=0)
+    doubt = (noise + sloped) / np.sqrt(m) * spread * model.units
+    # A parameter that contributes little to the model, a zero above all, is judged by its contribution and not by its own digits.
+    typical = jnp.maximum(jnp.abs(x), epsilon**0.25 * magnitude * model.units)
+
+    # Rounding of the residuals alone turns a column by noise / |r|.
+    slopes = model.cosines * model.residual_norm
+    is_small_gradient = jnp.all((slopes <= gtol * model.residual_norm + 2 * noise) | ~model.free, axis=0)
+    # Slopes may drown in rounding before the step does: as long as it is this long, it has more to tell.
+    is_near = jnp.all((jnp.abs(newton) <= epsilon**0.5 * typical) | ~model.free, axis=0)
+    is_small_step = jnp.all((jnp.abs(newton) <= jnp.maximum(xtol * typical, 2 * doubt)) | ~model.free, axis=0)
+    promised = jnp.sum(model.rotated * model.rotated, axis=0)
+    is_small_gain = (promised <= ftol * model.residual_norm**2) | ((model.residual_norm <= noise) & is_near)
+    status = jnp.where(is_small_gain, Status.CONVERGED_VALUE, Status.RUNNING)
+    status = jnp.where(is_small_step, Status.CONVERGED_STEP, status)
+    # Without full rank a step says nothing of the directions that it leaves out.
+    status = jnp.where(is_deficient, Status.RUNNING, status)
+    status = jnp.where(is_small_gradient & (is_near | is_deficient), Status.CONVERGED_GRADIENT, status)
+
+    # In double precision a pivot at rounding means a rank that is not full; in single precision it may as well be a bad condition.
+    is_resolved = jnp.all((doubt <= epsilon ** (3 / 7) * typical) | ~model.free, axis=0)
+    is_resolved = jnp.where(is_deficient, epsilon < 1e-10, is_resolved)
+    # A parameter that had an influence once and has none now was lost, not found.
+    has_vanished = jnp.any(model.free & (model.column_norms == 0) & (largest_norms > 0), axis=0)
+    is_exact = model.residual_norm == 0
+    # Stationary to rounding, and yet nothing known of the parameters: no further step can change that.
+    status = jnp.where(is_resolved | is_exact, status, jnp.where(is_small_gradient, Status.SINGULAR, Status.RUNNING))
+    status = jnp.where(has_vanished & ~is_exact & (status != Status.RUNNING), Status.PLATEAU, status)
+    return Verdict(status.astype(jnp.int32), is_resolved, newton)
+
+
+def is_model_finite(model: LinearModel, x: LaneVector) -> LaneBool:
+    """Whether the point, every residual and every derivative is finite."""
+    return is_all_finite(x, model.at.residuals, model.at.weighted, model.at.jacobian)
+
+
+def default_residual_tolerance(name: str, dtype: DType, is_exact: bool) -> float:
+    """What None stands for in gtol, xtol and ftol of the solvers of least squares; our own choices."""
+    epsilon = machine_epsilon(dtype)
+    if name == "ftol":
+        return 0.0
+    if name == "gtol":
+        return 4 * epsilon if is_exact else epsilon ** (2 / 3)
+    return epsilon ** (2 / 3) if is_exact else epsilon ** (1 / 2)
+
+
+def safe_norm(a: jax.Array) -> jax.Array:
+    """Euclidean length along the first axis without overflow or underflow of squares.
+
+    Example:
+        >>> safe_norm(jnp.array([3e30, 4e30], jnp.float32)).item() == jnp.float32(5e30)
+        True
+    """
+    largest = jnp.max(jnp.abs(a), axis=0)
+    guarded = jnp.where(largest > 0, largest, 1)
+    return largest * jnp.sqrt(jnp.sum((a / guarded) ** 2, axis=0))
+
+
+def triangular_factor(table: jax.Array) -> jax.Array:
+    """R of the QR factorization of a tall table ``[k, n + 1, lanes]``, its last row left out: ``[n, n + 1, lanes]``."""
+    wide = jnp.promote_types(table.dtype, jnp.float32)
+    factor = jnp.linalg.qr(jnp.moveaxis(table, -1, 0).astype(wide), mode="r")
+    return jnp.moveaxis(factor[:, : table.shape[1] - 1], 0, -1).astype(table.dtype)
+
+
+def invert_upper(factor: LaneMatrix) -> LaneMatrix:
+    """R^{-1} in every lane, by back substitution row by row, the whole block at once.
+
+    A triangular solve of a batch is expanded by XLA on CPU into code that takes seconds to compile; a loop over rows is a few operations.
+
+    Example:
+        >>> invert_upper(jnp.array([[[2.0], [1.0]], [[0.0], [4.0]]]))[..., 0].tolist()
+        [[0.5, -0.125], [0.0, 0.25]]
+    """
+    n = factor.shape[0]
+    rows = jnp.arange(n)[:, None]
+    identity = jnp.eye(n, dtype=factor.dtype)
+
+    def substitute(i: jax.Array, inverse: LaneMatrix) -> LaneMatrix:
+        j = n - 1 - i
+        row = factor[j]
+        rest = jnp.sum(jnp.where(rows > j, row, 0)[:, None] * inverse, axis=0)
+        return inverse.at[j].set((identity[j][:, None] - rest) / row[j])
+
+    return jax.lax.fori_loop(0, n, substitute, jnp.zeros_like(factor))
+
+
+@pytree_dataclass
+class Trial:
+    """A trial point, and what a solver needs to know to take it or leave it.
+
+    Attributes:
+        x: the point.
+        value: the cost there.
+        gradient: its gradient there.
+        model: the residuals to first order there.
+        largest_norms: largest length of each column so far, this point included.
+        decrease: by how much the cost fell, in units of the old residual scale squared.
+        is_finite: whether everything there is finite.
+        is_blind: whether what was promised and what came are both within the rounding of the cost.
+        fall: slopes there over slopes before, in the metric given.
+        verdict: what its model says of it.
+    """
+
+    x: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    model: LinearModel
+    largest_norms: LaneVector
+    decrease: LaneFloat
+    is_finite: LaneBool
+    is_blind: LaneBool
+    fall: LaneFloat
+    verdict: Verdict
+
+
+def try_point(problem: LeastSquares, solver: Any, state: Any, trial_x: LaneVector, predicted: LaneFloat, weights: LaneVector) -> Trial:
+    """Evaluate a trial point and hold it against the model of the state.
+
+    Args:
+        problem: bound to the data of these lanes.
+        solver: with its tolerances resolved.
+        state: with ``model``, ``gradient`` and ``largest_norms``.
+        trial_x: where to look.
+        predicted: the decrease that the model promises, in units of its residual scale squared.
+        weights: the metric in which slopes are compared, in units of the scaled model.
+    """
+    model = state.model
+    trial, value, gradient = LinearModel.about(problem, trial_x)
+    is_finite = is_model_finite(trial, trial_x)
+    decrease = problem.decrease(model.at.residuals, trial.at.residuals, model.residual_scale)
+    rounding = 4 * model.noise * model.residual_norm
+    is_blind = is_finite & (jnp.abs(predicted) <= rounding) & (jnp.abs(decrease) <= 4 * rounding) & (state.num_steps >= 0)
+    # Where the cost has gone flat the slopes still tell the way: in the metric of D, in which a well damped step lowers them as a gradient
+    # step does, or in that of J'J, in which an undamped one does.
+    metric = safe_divide(safe_divide(jnp.where(model.free, 1, 0).astype(trial_x.dtype), weights), model.column_norms)
+    fall = safe_divide(safe_norm(gradient * metric), safe_norm(state.gradient * metric), otherwise=1.0)
+    promised = safe_norm(trial.rotated) * trial.residual_scale
+    fall = jnp.minimum(fall, safe_divide(promised, safe_norm(model.rotated) * model.residual_scale, otherwise=1.0))
+    largest_norms = jnp.maximum(state.largest_norms, jnp.where(jnp.isfinite(trial.column_norms), trial.column_norms, 0))
+    epsilon = machine_epsilon(trial_x.dtype)
+    jacobian_epsilon = epsilon if problem.derivatives.is_exact else epsilon ** (2 / 3)
+    verdict = assess(trial, trial_x, largest_norms, solver.gtol, solver.xtol, solver.ftol, jacobian_epsilon)
+    return Trial(trial_x, value, gradient, trial, largest_norms, decrease, is_finite, is_blind, fall, verdict)
