@@ -494,9 +494,9 @@ def _problem(
         packing,
         _check_derivatives(derivatives),
         bool(has_aux),
-        loss,
-        jnp.asarray(f_scale, packing.dtype),
-        sides is not None,
+        is_bounded=sides is not None,
+        loss=loss,
+        loss_scale=jnp.asarray(f_scale, packing.dtype),
     )
 
 

@@ -90,11 +90,13 @@ class FlatObjective:
         fun: the user's function of a pytree.
         packing: how the pytree lies in a flat vector.
         has_aux: whether ``fun`` returns ``(value, aux)``.
+        num_own: how many of the last members of args are the problem's own (its bounds) and not the user's.
     """
 
     fun: Objective
     packing: Packing
     has_aux: bool
+    num_own: int = 0
 
     def __call__(self, x: jax.Array, *args: PyTree) -> jax.Array:
         """Return f of one problem at a flat x, in the dtype of x.
@@ -102,7 +104,7 @@ class FlatObjective:
         Raises:
             TypeError: ``fun`` does not return a real floating scalar.
         """
-        output = self.fun(self.packing.unravel(x), *args)
+        output = self.fun(self.packing.unravel(x), *args[: len(args) - self.num_own])
         if self.has_aux:
             if not (isinstance(output, tuple) and len(output) == 2):
                 raise TypeError(f"fun returned {describe(output)}; with has_aux=True expected a pair (value, aux)")
@@ -116,7 +118,10 @@ class FlatObjective:
 
 @pytree_dataclass
 class Minimize:
-    """Minimize a scalar function, once per lane.
+    """Minimize a scalar function, once per lane, perhaps between bounds.
+
+    Bounds are data: they ride as the last two members of ``args``, so that a lane that is refilled brings its own. A solver that takes
+    bounds asks ``free`` which parameters may move, and puts every trial through ``project``.
 
     Attributes:
         fun: the user's function for one problem, called as ``fun(x, *args)``.
@@ -125,6 +130,7 @@ class Minimize:
         packing: how x lies in a flat vector.
         derivatives: where derivatives come from: autodiff, finite differences, or supplied by the user.
         has_aux: whether ``fun`` returns ``(value, aux)``.
+        is_bounded: whether the last two members of ``args`` are the lower and the upper bounds, ``[n]`` or ``[n, lanes]``.
     """
 
     fun: Objective = static()
@@ -133,6 +139,7 @@ class Minimize:
     packing: Packing = static()
     derivatives: Any = static(default=Autodiff())
     has_aux: bool = static(default=False)
+    is_bounded: bool = static(default=False)
 
     @property
     def evaluations_per_gradient(self) -> int:
@@ -142,7 +149,18 @@ class Minimize:
     @property
     def flat_value(self) -> FlatObjective:
         """The function of one problem, of a flat x."""
-        return FlatObjective(self.fun, self.packing, self.has_aux)
+        return FlatObjective(self.fun, self.packing, self.has_aux, self.num_own)
+
+    @property
+    def num_own(self) -> int:
+        """How many of the last members of ``args`` are bounds, and not for ``fun``."""
+        return 2 if self.is_bounded else 0
+
+    @property
+    def limits(self) -> tuple[jax.Array, jax.Array]:
+        """The lower and the upper bounds, ``[n, lanes]`` or ``[n, 1]``; only where ``is_bounded``."""
+        lower, upper = self.args[-2:]
+        return (lower, upper) if jnp.ndim(lower) == 2 else (lower[:, None], upper[:, None])
 
     def over_lanes(self, function: Callable[..., Any], *blocks: PyTree) -> Any:
         """Apply ``function(*one_lane_of_each_block, *args)`` in every lane; results carry the lanes last."""
@@ -176,11 +194,23 @@ class Minimize:
         """What ``fun`` returns beside its value, in every lane, lanes last; None without ``has_aux``."""
         if not self.has_aux:
             return None
-        return self.over_lanes(lambda x, *args: self.fun(self.packing.unravel(x), *args)[1], x)
+        own = self.num_own
+        return self.over_lanes(lambda x, *args: self.fun(self.packing.unravel(x), *args[: len(args) - own])[1], x)
+
+    def project(self, x: LaneVector) -> LaneVector:
+        """The nearest point between the bounds; x itself, the very array, where there are none."""
+        if not self.is_bounded:
+            return x
+        lower, upper = self.limits
+        return jnp.clip(x, lower, upper)
 
     def free(self, x: LaneVector, gradient: LaneVector) -> jax.Array | None:
-        """Which parameters may move, ``[n, lanes]``; None where all of them may."""
-        return None
+        """Which parameters may move: not fixed, and not held at a bound by the gradient, ``[n, lanes]``; None without bounds."""
+        if not self.is_bounded:
+            return None
+        lower, upper = self.limits
+        is_held = ((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0)) | (lower >= upper)
+        return ~is_held
 
     def _flat_derivatives(self) -> Any:
         """The user's derivative functions speak of pytrees; the solvers of flat vectors."""
@@ -189,14 +219,15 @@ class Minimize:
         if not isinstance(self.derivatives, Supplied):
             return self.derivatives
         gradient_of, hessian_of, hvp_of = self.derivatives.gradient, self.derivatives.hessian, self.derivatives.hvp
-        packing = self.packing
+        packing, own = self.packing, self.num_own
+        users = lambda args: args[: len(args) - own]  # noqa: E731
         given: dict[str, Callable[..., Any]] = {}
         if gradient_of is not None:
-            given["gradient"] = lambda x, *args: packing.ravel(gradient_of(packing.unravel(x), *args))
+            given["gradient"] = lambda x, *args: packing.ravel(gradient_of(packing.unravel(x), *users(args)))
         if hvp_of is not None:
-            given["hvp"] = lambda x, v, *args: packing.ravel(hvp_of(packing.unravel(x), packing.unravel(v), *args))
+            given["hvp"] = lambda x, v, *args: packing.ravel(hvp_of(packing.unravel(x), packing.unravel(v), *users(args)))
         if hessian_of is not None:
-            given["hessian"] = lambda x, *args: _flat_matrix(hessian_of(packing.unravel(x), *args), packing)
+            given["hessian"] = lambda x, *args: _flat_matrix(hessian_of(packing.unravel(x), *users(args)), packing)
         return Supplied(**given)
 
 
@@ -341,29 +372,21 @@ class LeastSquares(Minimize):
     Attributes:
         loss: one of `LOSSES`.
         loss_scale: c, the size of a residual at which a robust loss begins to bend; one number.
-        is_bounded: whether the last two members of ``args`` are the lower and the upper bounds, ``[n]`` or ``[n, lanes]``.
     """
 
     loss: str = static(default="linear")
     loss_scale: Any = 1.0
-    is_bounded: bool = static(default=False)
 
     @property
     def flat_residual(self) -> FlatResidual:
         """The residuals of one problem, of a flat x."""
-        return FlatResidual(self.fun, self.packing, self.has_aux, 2 if self.is_bounded else 0)
+        return FlatResidual(self.fun, self.packing, self.has_aux, self.num_own)
 
     @property
     def flat_value(self) -> Any:
         """The cost of one problem, of a flat x."""
         cost, scale = FlatCost(self.flat_residual, self.loss), self.loss_scale
         return lambda x, *args: cost(x, scale, *args)
-
-    @property
-    def limits(self) -> tuple[jax.Array, jax.Array]:
-        """The lower and the upper bounds, ``[n, lanes]`` or ``[n, 1]``."""
-        lower, upper = self.args[-2:]
-        return (lower, upper) if jnp.ndim(lower) == 2 else (lower[:, None], upper[:, None])
 
     @property
     def num_residuals(self) -> int:
@@ -442,21 +465,6 @@ class LeastSquares(Minimize):
 
         matrix = self.over_lanes(jax.jacfwd(gradient), x)
         return (matrix + jnp.swapaxes(matrix, 0, 1)) / 2
-
-    def aux(self, x: LaneVector) -> PyTree:
-        """What ``fun`` returns beside its residuals, in every lane, lanes last; None without ``has_aux``."""
-        if not self.has_aux:
-            return None
-        own = self.flat_residual.num_own
-        return self.over_lanes(lambda x, *args: self.fun(self.packing.unravel(x), *args[: len(args) - own])[1], x)
-
-    def free(self, x: LaneVector, gradient: LaneVector) -> jax.Array | None:
-        """Which parameters may move: not fixed, and not held at a bound by the gradient; None without bounds."""
-        if not self.is_bounded:
-            return None
-        lower, upper = self.limits
-        is_held = ((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0)) | (lower >= upper)
-        return ~is_held
 
     def _residual_and_jacobian(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
         """``(residuals, Jacobian)`` of one problem, of a flat x."""

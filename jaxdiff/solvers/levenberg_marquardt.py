@@ -151,7 +151,7 @@ class LevenbergMarquardt:
         step, scaled, is_bent_well, probes = self._propose(problem, state, weights)
         is_flat = ~is_start & jnp.all(model.column_norms == 0, axis=0)
         step = jnp.where(is_flat, _probe(state), step)
-        trial_x = _inside(problem, state.x + step)
+        trial_x = problem.project(state.x + step)
         # In units of the residual scale squared, so that no square overflows.
         predicted = jnp.sum(model.predicted(scaled) ** 2, axis=0) / 2 + state.damping * jnp.sum((weights * scaled) ** 2, axis=0)
         if problem.is_bounded:
@@ -235,7 +235,7 @@ class LevenbergMarquardt:
         step = scaled * model.units
         if problem.is_bounded:
             # Parameters that the step would carry over a bound go to it; the others make the best of that.
-            bent = _inside(problem, state.x + step) - state.x
+            bent = problem.project(state.x + step) - state.x
             given = jnp.where(bent == step, jnp.nan, model.scaled(bent))
             again, inverse = model.solve(damping, given)
             scaled = jnp.where(jnp.isnan(given), again, given)
@@ -243,7 +243,7 @@ class LevenbergMarquardt:
         if not self.is_accelerated:
             return step, scaled, jnp.ones_like(state.is_resolved), 0
         reach = 0.1
-        ahead = problem.residuals(_inside(problem, state.x + reach * step))
+        ahead = problem.residuals(problem.project(state.x + reach * step))
         image = jnp.sum(model.at.jacobian * step[None], axis=1)
         bend = (model.at.weights * (ahead - model.at.residuals) / reach - image) * (2 / reach) / model.residual_scale
         bend_norm = jnp.sqrt(jnp.sum(bend * bend, axis=0))
@@ -285,11 +285,3 @@ def _probe(state: LevenbergMarquardtState) -> LaneVector:
     """The displacement to the next place to look at where all derivatives vanish."""
     factor = jnp.asarray(_PROBES, state.x.dtype)[jnp.clip(state.num_blind, 0, len(_PROBES) - 1)]
     return jnp.where(state.x == 0, factor, (factor - 1) * state.x)
-
-
-def _inside(problem: LeastSquares, x: LaneVector) -> LaneVector:
-    """The nearest point that the bounds allow."""
-    if not problem.is_bounded:
-        return x
-    lower, upper = problem.limits
-    return jnp.clip(x, lower, upper)
