@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from jaxdiff.derivatives import jacobian as jacobian
     from jaxdiff.derivatives import partial as partial
     from jaxdiff.derivatives import value_and_gradient as value_and_gradient
+    from jaxdiff.diagnostics import GradientFlow as GradientFlow
     from jaxdiff.diagnostics import StepSweep as StepSweep
+    from jaxdiff.diagnostics import gradient_flow as gradient_flow
+    from jaxdiff.diagnostics import mlp_gradient_flow as mlp_gradient_flow
     from jaxdiff.diagnostics import step_sweep as step_sweep
     from jaxdiff.experiments.accuracy_benchmark import AccuracyTable as AccuracyTable
     from jaxdiff.experiments.accuracy_benchmark import accuracy_benchmark as accuracy_benchmark
@@ -87,7 +90,7 @@ _PUBLIC = {
         "value_and_gradient",
     ),
     "jaxdiff.fit_result": ("FitResult",),
-    "jaxdiff.diagnostics": ("StepSweep", "step_sweep"),
+    "jaxdiff.diagnostics": ("GradientFlow", "StepSweep", "gradient_flow", "mlp_gradient_flow", "step_sweep"),
     "jaxdiff.experiments.accuracy_benchmark": ("AccuracyTable", "accuracy_benchmark"),
     "jaxdiff.result": ("History", "OptimizationError", "OptimizeResult", "Status"),
     "jaxdiff.solvers": ("BFGS", "SOLVERS", "Dogleg", "FromOptax", "GaussNewton", "GradientDescent", "LevenbergMarquardt", "Newton"),

@@ -55,7 +55,7 @@ def _run(jaxpr: Any, consts: Any, inputs: list[tuple[Any, _Origin]], line: str) 
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
         here = _user_line(equation) or line
-        inner = _called(equation)
+        inner = called(equation)
         if inner is not None:
             results = _run(inner.jaxpr, inner.consts, operands, here)
         else:
@@ -74,7 +74,7 @@ def _origin(value: Any, operands: list[tuple[Any, _Origin]], here: tuple[str, st
     return blamed[0] if blamed else here
 
 
-def _called(equation: Any) -> Any:
+def called(equation: Any) -> Any:
     """The jaxpr of a call that only groups equations, whose inputs are the call's own; None for everything else."""
     if equation.primitive.name in _CHECKPOINTS:
         return core.ClosedJaxpr(equation.params["jaxpr"], ())
