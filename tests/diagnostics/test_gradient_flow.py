@@ -148,7 +148,7 @@ def test_mistakes_are_named() -> None:
         jd.mlp_gradient_flow(layers, x, x, activation="rleu")
     with pytest.raises(ValueError, match="loss = 'msee'; expected one of"):
         jd.mlp_gradient_flow(layers, x, x, loss="msee")
-    with pytest.raises(ValueError, match="saturation = 0.0; expected a positive"):
+    with pytest.raises(ValueError, match=r"saturation = 0\.0; expected a positive"):
         jd.mlp_gradient_flow(layers, x, x, saturation=0.0)
     with pytest.raises(TypeError, match="cannot be traced"):
         jax.jit(lambda p: jd.gradient_flow(jnp.sum, p))(jnp.ones(2))
