@@ -290,7 +290,7 @@ def curve_fit(
         >>> t = jnp.arange(5.0)
         >>> fit = jd.curve_fit(lambda t, a, b: a + b * t, t, jnp.array([1.0, 2.9, 5.1, 7.0, 9.0]), [0.0, 0.0])
         >>> [round(float(v), 2) for v in fit.x], [round(float(v), 4) for v in fit.standard_errors], int(fit.dof)
-        ([0.98, 2.01], [0.0663, 0.0271], 3)
+        ([0.98, 2.01], [0.0616, 0.0252], 3)
     """
     p0 = as_float_leaves(p0, "p0")
     y = as_float_leaves(y, "y")

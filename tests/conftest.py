@@ -8,6 +8,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import hypothesis
 import jax
 import pytest
 from jaxtyping import install_import_hook
@@ -31,6 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", shared)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # A test compiles at its first example and not at the others; a deadline would measure the machine.
+    hypothesis.settings.register_profile("jaxdiff", deadline=None)
+    hypothesis.settings.load_profile("jaxdiff")
 
 
 @pytest.fixture(params=["float32", "float64"])
