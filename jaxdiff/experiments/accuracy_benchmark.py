@@ -26,8 +26,11 @@ PEERS = {
 }
 """Packages to hold the schemes against, each with the module that it needs."""
 SCHEMES = ("autodiff", "complex-step", "adaptive", "forward-1", "central-2", "central-4", "central-6")
+BEYOND_VALUES = ("autodiff", "complex-step")
+"""Schemes that differentiate f's program, or evaluate it at complex numbers."""
 DTYPES = ("float32", "float64")
 _REPEATS = 3
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Answer(NamedTuple):
@@ -103,17 +106,18 @@ class AccuracyTable:
             summary.append(AccuracyRow("all", scheme, dtype, group[0].n, worst_error=worst, **middle, **mean))
         return summary
 
-    def front(self, dtype: str, cost: str = "evaluations") -> list[AccuracyRow]:
+    def front(self, dtype: str, cost: str = "evaluations", *, values_only: bool = False) -> list[AccuracyRow]:
         """The schemes that no other beats in both error and cost, cheapest first: the Pareto front.
 
         Args:
             dtype: one of the table's.
             cost: ``"evaluations"`` or ``"seconds"``.
+            values_only: whether to leave out autodiff and the complex step, which need more of f than its values.
         """
         check_choice(cost, "cost", ("evaluations", "seconds"))
-        rows = sorted((row for row in self.by_scheme() if row.dtype == dtype), key=lambda row: (getattr(row, cost), row.median_error))
+        rows = [row for row in self.by_scheme() if row.dtype == dtype and not (values_only and row.scheme in BEYOND_VALUES)]
         kept: list[AccuracyRow] = []
-        for row in rows:
+        for row in sorted(rows, key=lambda row: (getattr(row, cost), row.median_error)):
             if not kept or row.median_error < kept[-1].median_error:
                 kept.append(row)
         return kept
@@ -128,7 +132,7 @@ class AccuracyTable:
         return "\n".join([*lines, *(f"without {name}: {reason}" for name, reason in self.skipped.items())])
 
     def plot(self, figure: Any = None, cost: str = "evaluations") -> Any:
-        """Error against cost, a panel for each dtype; the line is the Pareto front.
+        """Error against cost, a panel for each dtype; the line is the Pareto front of the schemes that take values of f and nothing else.
 
         Args:
             figure: a matplotlib figure to draw on; None makes one.
@@ -140,6 +144,7 @@ class AccuracyTable:
         Raises:
             ImportError: matplotlib is not installed.
         """
+        check_choice(cost, "cost", ("evaluations", "seconds"))
         if figure is None:
             try:
                 from matplotlib.figure import Figure
@@ -150,19 +155,39 @@ class AccuracyTable:
         panels = figure.subplots(1, len(dtypes), squeeze=False)[0]
         for panel, dtype in zip(panels, dtypes, strict=True):
             floor = float(np.finfo(dtype).eps) / 8
-            for row in self.by_scheme():
-                if row.dtype == dtype and np.isfinite(row.median_error):
-                    position = getattr(row, cost), max(row.median_error, floor)
-                    panel.plot(*position, "o")
-                    panel.annotate(row.scheme, position, fontsize=7, xytext=(4, 3), textcoords="offset points")
-            front = self.front(dtype, cost)
-            panel.plot([getattr(row, cost) for row in front], [max(row.median_error, floor) for row in front], "-", color="0.6", zorder=0)
+
+            def place(row: AccuracyRow, floor: float = floor) -> tuple[float, float]:
+                return getattr(row, cost), max(row.median_error, floor)
+
+            places = {row.scheme: place(row) for row in self.by_scheme() if row.dtype == dtype and np.isfinite(row.median_error)}
             panel.set_xscale("log")
             panel.set_yscale("log")
+            for position, where in enumerate(places.values()):
+                panel.plot(*where, _MARKERS[position % len(_MARKERS)])
+            for label, where in _joined(places).items():
+                panel.annotate(label, where, fontsize=7, xytext=(5, 3), textcoords="offset points")
+            front = [place(row) for row in self.front(dtype, cost, values_only=True)]
+            panel.plot(*zip(*front, strict=True), ":", color="0.5", linewidth=1.0, zorder=0)
             panel.set_title(dtype)
             panel.set_xlabel("evaluations of f per point" if cost == "evaluations" else "seconds per point")
+            panel.margins(x=0.3, y=0.1)
         panels[0].set_ylabel("median relative error")
         return figure
+
+
+def _joined(places: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """One label for all places that would be written over one another."""
+    logs = {name: np.log10(np.maximum(place, 1e-300)) for name, place in places.items()}
+    size = np.maximum(np.ptp(list(logs.values()), axis=0), 1e-9)
+    groups: list[list[str]] = []
+    for name in sorted(places, key=lambda name: tuple(logs[name])):
+        near = (group for group in groups if np.all(np.abs(logs[name] - logs[group[0]]) / size < (0.2, 0.035)))
+        group = next(near, None)
+        if group is None:
+            groups.append([name])
+        else:
+            group.append(name)
+    return {", ".join(group): places[group[-1]] for group in groups}
 
 
 def accuracy_benchmark(

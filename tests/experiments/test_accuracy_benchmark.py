@@ -9,7 +9,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from jaxdiff.experiments.accuracy_benchmark import PEERS, AccuracyTable, accuracy_benchmark, certified_derivatives
+from jaxdiff.experiments.accuracy_benchmark import PEERS, AccuracyTable, _joined, accuracy_benchmark, certified_derivatives
 from jaxdiff.experiments.base import Context
 from jaxdiff.experiments.kinds.accuracy import Accuracy
 
@@ -64,6 +64,18 @@ def test_nothing_on_the_front_is_beaten_in_both(table: AccuracyTable) -> None:
         table.front("float64", "dollars")
 
 
+def test_the_front_of_values_leaves_out_what_needs_more(table: AccuracyTable) -> None:
+    assert [row.scheme for row in table.front("float64")] == ["autodiff"]
+    front = table.front("float64", values_only=True)
+    assert len(front) > 1
+    assert not {row.scheme for row in front} & {"autodiff", "complex-step"}
+
+
+def test_labels_of_one_place_are_joined() -> None:
+    places = {"a": (1.0, 1e-8), "b": (1.0, 1e-8), "far": (100.0, 1e-2), "c": (10.0, 1e-8)}
+    assert _joined(places) == {"a, b": (1.0, 1e-8), "c": (10.0, 1e-8), "far": (100.0, 1e-2)}
+
+
 def test_text_numbers_and_picture(table: AccuracyTable) -> None:
     pytest.importorskip("matplotlib")
     assert len(str(table).splitlines()) == 14
@@ -107,12 +119,14 @@ def test_unknown_names_are_refused(changes: dict[str, Any], message: str) -> Non
         accuracy_benchmark(**({"functions": ["sin"], "schemes": ["autodiff"]} | changes))
 
 
-def test_experiment_sets_error_against_cost() -> None:
+def test_experiment_sets_error_against_cost_and_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PEERS, "findiff", "no_such_module")
     options = {"functions": ["sin"], "schemes": ["central-2"], "derivatives": [1], "dtypes": ["float64"], "num_points": 3}
-    experiment = Accuracy(**options, cost_functions=["sin"], peers=["scipy.differentiate"])
+    experiment = Accuracy(**options, cost_functions=["sin"], peers=["scipy.differentiate", "findiff"])
     outcome = experiment.run(Context(seed=0, precision="float64", notify=lambda text: None))
     rows = {row["scheme"]: row for row in outcome.tables["cost"].rows}
     assert set(rows) == {"autodiff", "complex-step", "adaptive", "central-2", "scipy.differentiate"}
     assert rows["central-2"]["evaluations"] == 2
     assert "coverage" not in rows["central-2"]
-    assert set(experiment.figures(outcome)) == {"step_size", "cost"}
+    assert outcome.tables["left_out"].rows == [{"scheme": "findiff", "reason": "not installed"}]
+    assert set(experiment.figures(outcome)) == {"step_size", "cost", "time"}

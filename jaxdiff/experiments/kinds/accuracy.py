@@ -13,6 +13,7 @@ from jaxdiff.experiments.registry import SCHEMES, FunctionName, SchemeName
 
 # A default step counts as well chosen where its error is within this factor of the best step's.
 STEP_FACTOR = 5.0
+COSTS = {"cost": "evaluations", "time": "seconds"}
 
 
 class Accuracy(Experiment):
@@ -72,6 +73,9 @@ class Accuracy(Experiment):
                 schemes = ["autodiff", "complex-step", "adaptive", *self.schemes]
                 found = accuracy_benchmark(self.cost_functions, schemes, self.dtypes, points, self.peers)
             tables["cost"] = _cost_table(found, self.cost_functions, self.num_points)
+            if found.skipped:
+                rows = [{"scheme": name, "reason": reason} for name, reason in found.skipped.items()]
+                tables["left_out"] = Table("Left out of it", [Column("scheme", "scheme"), Column("reason", "because")], rows)
         return Outcome(tables=tables, arrays=arrays)
 
     def _rows(self, n: int, dtype: str, points: np.ndarray, references: dict[tuple[str, int], list[Any]]) -> list[dict[str, Any]]:
@@ -219,34 +223,18 @@ class Accuracy(Experiment):
         )
         pictures = {"step_size": Picture(draw, caption, size=(9.0, 4.3))}
         if "cost" in outcome.tables:
-            pictures["cost"] = self._cost_picture(outcome.tables["cost"])
+            pictures |= {name: self._cost_picture(outcome.tables["cost"], cost) for name, cost in COSTS.items()}
         return pictures
 
-    def _cost_picture(self, table: Table) -> Picture:
-        """Error against evaluations; the line joins what nothing else beats in both."""
+    def _cost_picture(self, table: Table, cost: str) -> Picture:
         found = AccuracyTable(tuple(_as_row(row) for row in table.rows), {})
-
-        def draw(figure: Any, theme: figures.Theme) -> None:
-            axes = figure.subplots(1, len(self.dtypes), squeeze=False)[0]
-            for axis, dtype in zip(axes, self.dtypes, strict=True):
-                floor = float(np.finfo(dtype).eps) / 8
-                for position, row in enumerate(row for row in found.rows if row.dtype == dtype):
-                    place = row.evaluations, max(row.median_error, floor)
-                    axis.loglog(*place, figures.MARKERS[position % 7], color=theme.series[position % 7])
-                    axis.annotate(row.scheme, place, fontsize=7, xytext=(5, 3), textcoords="offset points")
-                front = found.front(dtype)
-                line = [row.evaluations for row in front], [max(row.median_error, floor) for row in front]
-                axis.loglog(*line, color=theme.text, linewidth=0.8, linestyle=":", zorder=0)
-                axis.set_title(dtype)
-                axis.set_xlabel("evaluations of f per point")
-                axis.margins(x=0.25, y=0.1)
-            axes[0].set_ylabel("median relative error of the first derivative")
-
         caption = (
-            f"Error against cost over {', '.join(self.cost_functions)}. An evaluation of a derivative pass or of complex numbers counts as "
-            "one. Dotted: schemes that no other beats in both."
+            f"Error of the first derivative against cost over {', '.join(self.cost_functions)}. Dotted: what no other scheme beats in "
+            "both, of those that take values of f and nothing else."
         )
-        return Picture(draw, caption, size=(9.0, 4.3))
+        if cost == "evaluations":
+            caption += " A derivative pass and an evaluation at complex numbers count as one."
+        return Picture(lambda figure, theme: found.plot(figure, cost), caption, size=(9.0, 4.3))
 
 
 def _references(name: str, points: np.ndarray, n: int) -> list[Any]:
@@ -308,20 +296,20 @@ def _cost_table(found: AccuracyTable, functions: list[str], num_points: int) -> 
     columns = [
         Column("dtype", "dtype"),
         Column("scheme", "scheme"),
-        Column("median_error", "median relative error", ".1e"),
+        Column("median_error", "median error", ".1e"),
         Column("worst_error", "worst", ".1e"),
-        Column("median_bar", "error bar over value", ".1e"),
+        Column("median_bar", "bar", ".1e"),
         Column("coverage", "bar holds", ".1%"),
-        Column("evaluations", "evaluations of f per point", ".1f"),
-        Column("seconds", "time per point (s)", ".1e", is_timing=True),
+        Column("evaluations", "evaluations", ".1f"),
+        Column("seconds", "time (s)", ".1e", is_timing=True),
     ]
     rows = []
     for row in found.by_scheme():
         cells = {column.key: getattr(row, column.key) for column in columns}
         rows.append({key: value for key, value in cells.items() if value == value})
-    caption = f"First derivatives of {', '.join(functions)} at {num_points} points, in one call where a scheme allows that."
-    left_out = "".join(f" Without {name}: {reason}." for name, reason in found.skipped.items())
-    return Table("Error against cost", columns, rows, caption + left_out)
+    caption = f"First derivatives of {', '.join(functions)} at {num_points} points, in one call where a scheme allows that. "
+    caption += "Errors and error bars are relative; evaluations of f and time are per point."
+    return Table("Error against cost", columns, rows, caption)
 
 
 def _full_table(rows: list[dict[str, Any]]) -> Table:
