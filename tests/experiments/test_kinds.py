@@ -1,5 +1,6 @@
 """Every kind, small: what it finds is right, its verdicts can fail, and the same seed gives the same tables."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxdiff.experiments.kinds import KINDS
 SMALL: dict[str, dict[str, Any]] = {
     "accuracy": {"functions": ["sin"], "schemes": ["forward-1", "central-2"], "derivatives": [1], "dtypes": ["float64"], "num_points": 8},
     "documented_derivatives": {"activations": ["tanh", "relu", "softmax"], "losses": ["mse", "kl_divergence"], "num_points": 8},
+    "gradient_flow": {"depths": [8], "activations": ["relu"], "initializations": ["glorot"], "width": 128, "num_samples": 16},
     "optimizers": {"problems": ["himmelblau"], "solvers": [{"name": "newton"}, {"name": "gradient_descent", "max_steps": 3}]},
     "nist": {"datasets": ["DanWood"]},
     "classification": {"solvers": [{"name": "adam", "learning_rate": 0.1}], "max_steps": 40, "min_accuracy": 0.85},
@@ -135,6 +137,22 @@ def test_registered_function_without_reference_fails_the_run(monkeypatch: pytest
     outcome = experiment.run(context())
     assert outcome.tables["derivatives"].rows[0]["verdict"] == "no reference"
     assert experiment.verdicts(outcome)[0].is_good is False
+
+
+def test_relu_networks_lose_the_signal_that_theory_says(finished: run.Finished) -> None:
+    (row,) = rows(finished, "gradient_flow", "flow")
+    # He et al. (2015): width times the variance of a weight, 1 for Glorot's, times one half; and 128 units keep to it this closely.
+    assert row["growth"] == pytest.approx(math.sqrt(0.5), rel=0.1)
+    assert row["flow"] == "fine"
+    signal = record(finished, "gradient_flow").outcome.arrays["signal_relu_glorot_8"]
+    assert len(signal) == 9
+    experiment = KINDS["gradient_flow"](**SMALL["gradient_flow"])
+    worse = [row | {"growth": 0.5, "flow": "vanishing"}]
+    verdicts = experiment.verdicts(_table("flow", worse))
+    assert [verdict.is_good for verdict in verdicts] == [False, None]
+    assert "vanishing: relu from glorot, 8 layers" in verdicts[1].text
+    with pytest.raises(ValueError, match="softmax takes a whole axis"):
+        KINDS["gradient_flow"](activations=["softmax"])
 
 
 def test_newton_finds_a_minimizer_of_himmelblau_and_three_steps_of_descent_say_so(finished: run.Finished) -> None:
