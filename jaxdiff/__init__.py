@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from jaxdiff.result import OptimizeResult as OptimizeResult
     from jaxdiff.result import Status as Status
     from jaxdiff.solvers import BFGS as BFGS
+    from jaxdiff.solvers import LBFGS as LBFGS
     from jaxdiff.solvers import SOLVERS as SOLVERS
     from jaxdiff.solvers import Dogleg as Dogleg
     from jaxdiff.solvers import FromOptax as FromOptax
@@ -93,7 +94,17 @@ _PUBLIC = {
     "jaxdiff.diagnostics": ("GradientFlow", "StepSweep", "gradient_flow", "mlp_gradient_flow", "step_sweep"),
     "jaxdiff.experiments.accuracy_benchmark": ("AccuracyTable", "accuracy_benchmark"),
     "jaxdiff.result": ("History", "OptimizationError", "OptimizeResult", "Status"),
-    "jaxdiff.solvers": ("BFGS", "SOLVERS", "Dogleg", "FromOptax", "GaussNewton", "GradientDescent", "LevenbergMarquardt", "Newton"),
+    "jaxdiff.solvers": (
+        "BFGS",
+        "LBFGS",
+        "SOLVERS",
+        "Dogleg",
+        "FromOptax",
+        "GaussNewton",
+        "GradientDescent",
+        "LevenbergMarquardt",
+        "Newton",
+    ),
 }
 """Where each public name lives; the same names as above, which type checkers and editors read."""
 

@@ -3,6 +3,7 @@
 A lane that has stopped is kept bit for bit as it was, whatever its neighbours still do.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -67,7 +68,18 @@ def step_running(problem: Minimize, solver: Solver, state: Any) -> Any:
     if state.status.shape[0] == 1:
         # The loop only comes here while some lane runs; with one lane a selection would copy the state for nothing.
         return new
-    return select_lanes(state.status == Status.RUNNING, new, state)
+    return keep_lanes(state.status == Status.RUNNING, new, state)
+
+
+def keep_lanes(is_kept: LaneBool, new: Any, old: Any) -> Any:
+    """``new`` in these lanes, ``old`` in the others; but a field that the state lists in ``self_kept`` is taken from ``new`` as it is.
+
+    Of such a field the solver's ``step`` itself changes nothing in a lane that has stopped, and a fresh lane may find there what the last
+    problem left. To select a history of steps would be to copy it in every step, where only one slot of it has been written.
+    """
+    chosen = select_lanes(is_kept, new, old)
+    kept = {name: getattr(new, name) for name in getattr(type(new), "self_kept", ())}
+    return dataclasses.replace(chosen, **kept) if kept else chosen
 
 
 def advance(problem: Minimize, solver: Solver, state: Any, num_steps: Any, max_steps: Any = math.inf) -> Any:
@@ -75,7 +87,7 @@ def advance(problem: Minimize, solver: Solver, state: Any, num_steps: Any, max_s
 
     def step(_: jax.Array, state: Any) -> Any:
         is_running = (state.status == Status.RUNNING) & (state.num_steps < max_steps)
-        return select_lanes(is_running, solver.step(problem, state), state)
+        return keep_lanes(is_running, solver.step(problem, state), state)
 
     return jax.lax.fori_loop(0, num_steps, step, state)
 

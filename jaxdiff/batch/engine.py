@@ -14,8 +14,7 @@ import jax.numpy as jnp
 
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneInt
-from jaxdiff.linalg import select_lanes
-from jaxdiff.loop import Outcome, advance
+from jaxdiff.loop import Outcome, advance, keep_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import Solver
@@ -90,7 +89,7 @@ def solve_refill(problem: Minimize, solver: Solver, x: jax.Array, max_steps: Any
                 jnp.where(is_fresh, new, old) if batched else old
                 for new, old, batched in zip(flat, jax.tree.leaves(engine.args), problem.is_batched, strict=True)
             ]
-            return select_lanes(is_fresh, fresh, state), treedef.unflatten(kept)
+            return keep_lanes(~is_fresh, state, fresh), treedef.unflatten(kept)
 
         state, args = jax.lax.cond(jnp.any(is_fresh), refill, lambda: (state, engine.args))
         return Engine(state, args, index, jnp.minimum(engine.next_problem + jnp.sum(is_retired, dtype=jnp.int32), num_problems), outcomes)

@@ -75,6 +75,20 @@ class BFGSTable(SolverTable):
         return jd.BFGS(gtol=self.gtol)
 
 
+class LBFGSTable(SolverTable):
+    """L-BFGS, which remembers a few steps in place of a matrix."""
+
+    name: Literal["lbfgs"] = "lbfgs"
+    memory: int = Field(default=10, ge=1, description="steps that are remembered")
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
+
+    def build(self) -> Any:
+        """The solver itself."""
+        import jaxdiff as jd
+
+        return jd.LBFGS(memory=self.memory, gtol=self.gtol)
+
+
 class OptaxTable(SolverTable):
     """Base of optax's transformations."""
 
@@ -137,12 +151,15 @@ SOLVERS: dict[str, type[SolverTable]] = {
     "gradient_descent": GradientDescentTable,
     "newton": NewtonTable,
     "bfgs": BFGSTable,
+    "lbfgs": LBFGSTable,
     "adam": AdamTable,
     "sgd": SgdTable,
     "rmsprop": RmspropTable,
 }
 
-AnySolver = Annotated[GradientDescentTable | NewtonTable | BFGSTable | AdamTable | SgdTable | RmspropTable, Field(discriminator="name")]
+AnySolver = Annotated[
+    GradientDescentTable | NewtonTable | BFGSTable | LBFGSTable | AdamTable | SgdTable | RmspropTable, Field(discriminator="name")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +236,7 @@ def registry(topic: str) -> Mapping[str, Any]:
 
     Example:
         >>> sorted(registry("solvers"))
-        ['adam', 'bfgs', 'gradient_descent', 'newton', 'rmsprop', 'sgd']
+        ['adam', 'bfgs', 'gradient_descent', 'lbfgs', 'newton', 'rmsprop', 'sgd']
     """
     return _REGISTRIES[topic]()
 

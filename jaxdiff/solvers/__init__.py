@@ -12,9 +12,10 @@ from jaxdiff.solvers.dogleg import Dogleg as Dogleg
 from jaxdiff.solvers.first_order import FromOptax as FromOptax
 from jaxdiff.solvers.gauss_newton import GaussNewton as GaussNewton
 from jaxdiff.solvers.gradient_descent import GradientDescent as GradientDescent
+from jaxdiff.solvers.lbfgs import LBFGS as LBFGS
 from jaxdiff.solvers.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdiff.solvers.newton import Newton as Newton
 
 SOLVERS: dict[str, type[Any]] = {
-    solver.name: solver for solver in (BFGS, Dogleg, GaussNewton, GradientDescent, LevenbergMarquardt, Newton, FromOptax)
+    solver.name: solver for solver in (BFGS, LBFGS, Dogleg, GaussNewton, GradientDescent, LevenbergMarquardt, Newton, FromOptax)
 }

@@ -28,6 +28,9 @@ class State(Protocol):
         status: codes of `Status`; RUNNING until the lane stops.
         num_steps: trials made so far; -1 before the first step, which evaluates the start.
         num_evaluations: evaluations of f so far.
+
+    A state may list, in a class variable ``self_kept``, fields that ``step`` itself leaves as they are in lanes whose status is not
+    RUNNING, and that a fresh lane may take over as the last problem left them; see `loop.keep_lanes`.
     """
 
     x: LaneVector
@@ -123,7 +126,7 @@ def check_dense(name: str, x: LaneVector) -> None:
     if needed > DENSE_LIMIT_BYTES:
         raise ValueError(
             f"{name} keeps a matrix of {n} x {n} for each of {lanes} problems, {needed / 2**30:.0f} GiB; expected at most "
-            f"{DENSE_LIMIT_BYTES / 2**30:.0f} GiB: use GradientDescent() or an optax transformation such as optax.lbfgs()"
+            f"{DENSE_LIMIT_BYTES / 2**30:.0f} GiB: use LBFGS() or NonlinearCG()"
         )
 
 

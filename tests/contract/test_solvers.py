@@ -20,6 +20,7 @@ SOLVERS = {
     "bfgs": jd.BFGS(),
     "gradient_descent": jd.GradientDescent(),
     "gradient_descent_fixed": jd.GradientDescent(learning_rate=1e-3, line_search="fixed"),
+    "lbfgs": jd.LBFGS(memory=3),
     "newton": jd.Newton(),
     "adam": jd.FromOptax(optax.adam(0.05)),
     "momentum": jd.FromOptax(optax.sgd(1e-3, momentum=0.9)),

@@ -1,0 +1,315 @@
+"""L-BFGS: a quasi-Newton method that remembers the last few steps instead of a matrix.
+
+    p_k = -H_k g_k
+    H_k = gamma I + [S  gamma Y] [[R^-T (D + gamma Y'Y) R^-1,  -R^-T], [-R^-1,  0]] [S  gamma Y]'
+
+S and Y hold the last m steps and changes of the gradient in their rows, D is the diagonal of S'Y and R its upper triangle, oldest pair
+first. This is the matrix of the two-loop recursion (Nocedal and Wright, algorithm 7.4) written out, so that a step passes over the history
+twice and not four times: once for S g and Y g, once for the direction.
+
+Source: Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices and their use in limited memory methods, Math. Program. 63
+(1994) 129-156, theorem 2.2 and section 3; Nocedal and Wright, Numerical Optimization (2006), section 7.2. Keeping R^-1 in place of R, so
+that the ring is never put in order, is our own. The line search is that of `bfgs`.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_divide
+from jaxdiff._pytree import pytree_dataclass, static
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff._validation import check_count
+from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes
+from jaxdiff.problem import Minimize
+from jaxdiff.result import Status
+from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
+
+
+@pytree_dataclass
+class Pairs:
+    """What is remembered of the pairs beside the pairs themselves: inner products, each in the place of its slot of the ring.
+
+    A slot that holds no pair, or one of a problem that its lane held before, has zero rows and columns in ``inverse_triangle``: whatever
+    finite numbers lie in it then count for nothing.
+
+    Attributes:
+        inverse_triangle: R^-1, ``[m, m, lanes]``; triangular once its slots are put in order of age.
+        gram: Y'Y, ``[m, m, lanes]``.
+        curvature: s'y of each pair, ``[m, lanes]``.
+        along_steps: s'g of each pair at the current gradient, ``[m, lanes]``.
+        along_changes: y'g of each pair at the current gradient, ``[m, lanes]``.
+        scale: gamma, s'y / y'y of the newest pair.
+        slot: where the next pair goes.
+    """
+
+    inverse_triangle: jax.Array
+    gram: jax.Array
+    curvature: LaneVector
+    along_steps: LaneVector
+    along_changes: LaneVector
+    scale: LaneFloat
+    slot: LaneInt
+
+    @classmethod
+    def none(cls, memory: int, like: LaneVector) -> "Pairs":
+        """No pair yet; H is the identity."""
+        lanes = like.shape[-1]
+        square, row = jnp.zeros((memory, memory, lanes), like.dtype), jnp.zeros((memory, lanes), like.dtype)
+        return cls(square, square, row, row, row, jnp.ones(lanes, like.dtype), jnp.zeros(lanes, jnp.int32))
+
+    def forgotten(self) -> "Pairs":
+        """The same with every pair given up; the place in the ring stays."""
+        return dataclasses.replace(Pairs.none(self.curvature.shape[0], self.curvature), slot=self.slot)
+
+    def moved(
+        self, is_stored: LaneBool, curvature: LaneFloat, change_squared: LaneFloat, along_steps: LaneVector, along_changes: LaneVector
+    ) -> "Pairs":
+        """At a new gradient, with a new pair in the slot where ``is_stored``.
+
+        The inverse of a triangle that loses its first row and column is the rest of the inverse; one that gains a last column c with d at
+        its end gains -R^-1 c / d with 1 / d at its end. Neither needs the order of the others.
+
+        Args:
+            is_stored: whether there is a new pair.
+            curvature: its s'y.
+            change_squared: its y'y.
+            along_steps: s'g of every pair, the new one included, at the new gradient.
+            along_changes: y'g likewise.
+        """
+        memory = along_steps.shape[0]
+        is_next = jnp.arange(memory)[:, None] == self.slot
+        is_new = is_next & is_stored
+        # Without a new pair the oldest goes all the same: its slot has been written over. The next new pair would have taken its place.
+        rest = jnp.where(is_next[:, None] | is_next[None], 0, self.inverse_triangle)
+        # What lies in a slot without a pair must not even overflow: zero times infinity is not zero.
+        is_held = is_new | (jnp.einsum("iil->il", rest) != 0)
+        along_steps, along_changes = jnp.where(is_held, along_steps, 0), jnp.where(is_held, along_changes, 0)
+        # s_i'y of the new y is s_i'g_new - s_i'g_old: its rounding is that of y itself.
+        along_new = along_steps - self.along_steps
+        gram_new = jnp.where(is_new, change_squared, along_changes - self.along_changes)
+        guarded = jnp.where(is_stored, curvature, 1)
+        column = jnp.where(is_new, 1 / guarded, -matvec(rest, along_new) / guarded)
+        return Pairs(
+            inverse_triangle=jnp.where(is_new[None], column[:, None], rest),
+            gram=jnp.where(is_new[None], gram_new[:, None], jnp.where(is_new[:, None], gram_new[None], self.gram)),
+            curvature=jnp.where(is_new, curvature, self.curvature),
+            along_steps=along_steps,
+            along_changes=along_changes,
+            scale=jnp.where(is_stored, safe_divide(guarded, change_squared, otherwise=1.0), self.scale),
+            slot=jnp.where(is_stored, (self.slot + 1) % memory, self.slot),
+        )
+
+    def weights(self) -> tuple[LaneVector, LaneVector]:
+        """By how much each step and each change enters H g, ``[m, lanes]`` each."""
+        by_changes = matvec(self.inverse_triangle, self.along_steps)
+        middle = self.curvature * by_changes + self.scale * (matvec(self.gram, by_changes) - self.along_changes)
+        return matvec(jnp.swapaxes(self.inverse_triangle, 0, 1), middle), -self.scale * by_changes
+
+
+@pytree_dataclass
+class LBFGSState:
+    """State of L-BFGS.
+
+    Attributes:
+        x: current points.
+        value: f there.
+        gradient: its gradient there.
+        direction: the quasi-Newton step there.
+        slope: derivative of f along it.
+        steps: S, ``[m, n, lanes]``: a ring in which one slot is written per accepted step.
+        changes: Y, ``[m, n, lanes]``, likewise.
+        pairs: the inner products of these.
+        is_fresh: whether no pair is remembered, at the start or after a restart.
+        bracket: where on the line acceptable steps may lie, and the one to try next.
+        status: codes of `Status`.
+        num_steps: trials made.
+        num_evaluations: evaluations of f.
+    """
+
+    x: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    direction: LaneVector
+    slope: LaneFloat
+    steps: jax.Array
+    changes: jax.Array
+    pairs: Pairs
+    is_fresh: LaneBool
+    bracket: Bracket
+    status: LaneInt
+    num_steps: LaneInt
+    num_evaluations: LaneInt
+
+    self_kept: ClassVar[tuple[str, ...]] = ("steps", "changes")
+
+    @property
+    def step_size(self) -> LaneFloat:
+        """Multiple of the quasi-Newton step to try next."""
+        return self.bracket.trial
+
+
+@pytree_dataclass
+class LBFGS:
+    """L-BFGS: for any number of parameters; 2 memory + 5 vectors of their length are kept.
+
+    Attributes:
+        memory: pairs of steps and changes of the gradient that are remembered, m; a choice: another number compiles again.
+        gtol: stop where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x; one number, or a
+            pytree like x. None: eps^(1/2), with finite differences eps^(1/3).
+
+    Raises:
+        ValueError: memory is not a positive integer.
+
+    Note:
+        A method that sees gradients only cannot tell a saddle from a minimum: CONVERGED_GRADIENT says that the gradient is small.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> chained = lambda x: jnp.sum((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2)
+        >>> result = jd.minimize(chained, jnp.zeros(1000), solver=jd.LBFGS())
+        >>> bool(jnp.allclose(result.x, 1, atol=1e-4)), result.status_name
+        (True, 'CONVERGED_GRADIENT')
+    """
+
+    memory: int = static(default=10)
+    gtol: Any = None
+
+    name: ClassVar[str] = "lbfgs"
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+
+    def __post_init__(self) -> None:
+        check_count(self.memory, "memory", minimum=1)
+
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+        """See `base.Solver`."""
+        return default_gradient_tolerance(dtype, is_exact=is_exact)
+
+    def init(self, problem: Minimize, x: LaneVector) -> LBFGSState:
+        """See `base.Solver`."""
+        lanes = x.shape[-1]
+        ring = jnp.zeros((self.memory, *x.shape), x.dtype)
+        return LBFGSState(
+            direction=jnp.zeros_like(x),
+            slope=jnp.zeros(lanes, x.dtype),
+            steps=ring,
+            changes=ring,
+            pairs=Pairs.none(self.memory, x),
+            is_fresh=jnp.ones(lanes, bool),
+            bracket=Bracket.fresh(jnp.ones(lanes, x.dtype)),
+            **unevaluated(x),
+        )
+
+    def step(self, problem: Minimize, state: LBFGSState) -> LBFGSState:
+        """See `base.Solver`."""
+        is_start = state.num_steps < 0
+        step_size, slope = state.bracket.trial, state.slope
+        displacement = step_size * state.direction
+        trial_x = state.x + displacement
+        trial_value, trial_gradient = problem.value_and_gradient(trial_x)
+        # Finite where the trial's gradient is, and computed here so that the old gradient is read before it is written over.
+        change = trial_gradient - state.gradient
+        is_finite = is_all_finite(trial_x, trial_value, change)
+        trial_slope = dot(trial_gradient, state.direction)
+        is_low = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, step_size)
+        bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, slope, trial_slope)
+        is_moved = is_accepted & ~is_start
+        is_accepted = is_accepted | (is_start & is_finite)
+
+        curvature, change_squared = step_size * (trial_slope - slope), dot(change, change)
+        is_new = is_moved & (curvature > -machine_epsilon(state.x.dtype) * step_size * slope) & (change_squared < jnp.inf)
+        new = (trial_x, trial_value, trial_gradient)
+        x, value, gradient = select_lanes(is_accepted | is_start, new, (state.x, state.value, state.gradient))
+        in_slot = (jnp.arange(self.memory)[:, None] == state.pairs.slot) & is_new
+        along_steps = jnp.where(in_slot, step_size * trial_slope, _products(state.steps, gradient))
+        along_changes = jnp.where(in_slot, dot(change, trial_gradient), _products(state.changes, gradient))
+        pairs = state.pairs.moved(is_new, curvature, change_squared, along_steps, along_changes)
+        direction = _direction(state, pairs, gradient, in_slot, displacement, change)
+        direction = jnp.where(is_accepted, direction, state.direction)
+        slope = jnp.where(is_accepted, dot(gradient, direction), slope)
+
+        # Where the line is exhausted, or leads nowhere, the pairs may be to blame: once more along the gradient, and then no more.
+        is_stuck = ~is_accepted & ~is_start & _is_exhausted(x, state, bracket)
+        is_restarted = (is_stuck & ~state.is_fresh) | (is_accepted & ~(slope < 0))
+        pairs = select_lanes(is_restarted, pairs.forgotten(), pairs)
+        is_fresh = (state.is_fresh & ~is_new) | is_restarted
+        direction = jnp.where(is_restarted, -gradient, direction)
+        one = jnp.ones_like(step_size)
+        # Nothing is known of the curvature then: the first trial moves no coordinate by more than one.
+        gentle, slope = jax.lax.cond(
+            jnp.any(is_fresh),
+            lambda: (safe_divide(one, max_norm(gradient), otherwise=1.0), jnp.where(is_restarted, -dot(gradient, gradient), slope)),
+            lambda: (one, slope),
+        )
+        fresh = Bracket.fresh(jnp.where(is_fresh, jnp.minimum(gentle, 1), one))
+        bracket = select_lanes(is_accepted | is_restarted, fresh, bracket)
+        # A lane that has stopped writes nothing: the loop leaves these two arrays alone, since to select them is to copy them. They are
+        # read before they are written, and what is written depends on what was read, so that the write is made in place.
+        is_written = is_new & (slope < 0) & (state.status == Status.RUNNING)
+        steps = _written(state.steps, is_written, state.pairs.slot, displacement)
+        changes = _written(state.changes, is_written, state.pairs.slot, change)
+
+        failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
+        failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
+        failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
+        is_converged = is_accepted & is_gradient_small(trial_gradient, self.gtol)
+        return LBFGSState(
+            x=x,
+            value=value,
+            gradient=gradient,
+            direction=direction,
+            slope=slope,
+            steps=steps,
+            changes=changes,
+            pairs=pairs,
+            is_fresh=is_fresh,
+            bracket=bracket,
+            status=jnp.where(is_converged, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
+            num_steps=counted(state.num_steps, 1),
+            num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
+        )
+
+
+def _is_exhausted(x: LaneVector, state: LBFGSState, bracket: Bracket) -> LaneBool:
+    """Whether a rejected trial leaves nothing to try: the next one would move no coordinate, or the direction does not descend."""
+    epsilon = machine_epsilon(x.dtype)
+    is_still = jnp.all(bracket.trial * jnp.abs(state.direction) <= epsilon * jnp.abs(x), axis=0)
+    return is_still | (bracket.trial <= epsilon**2) | ~(state.slope < 0)
+
+
+def _direction(
+    state: LBFGSState, pairs: Pairs, gradient: LaneVector, in_slot: jax.Array, step: LaneVector, change: LaneVector
+) -> LaneVector:
+    """-H g, of the pairs in the rings and of the newest, which is not there yet; ``in_slot`` marks its place, ``[m, lanes]``."""
+    by_steps, by_changes = pairs.weights()
+    older = _combination(state.steps, jnp.where(in_slot, 0, by_steps)) + _combination(state.changes, jnp.where(in_slot, 0, by_changes))
+    newest = [jnp.sum(jnp.where(in_slot, weight, 0), axis=0) for weight in (by_steps, by_changes)]
+    newest = jnp.where(jnp.any(in_slot, axis=0), newest[0] * step + newest[1] * change, 0)
+    return -(pairs.scale * gradient + older + newest)
+
+
+def _written(ring: jax.Array, is_written: LaneBool, slot: LaneInt, row: LaneVector) -> jax.Array:
+    """The ring with one slot replaced in the lanes that store a pair."""
+    memory, _, lanes = ring.shape
+    if lanes == 1:
+        return jax.lax.dynamic_update_index_in_dim(ring, jnp.where(is_written, row, 0), slot[0], axis=0)
+    # A slot out of range is dropped.
+    return ring.at[jnp.where(is_written, slot, memory), :, jnp.arange(lanes)].set(row.T, mode="drop")
+
+
+def _products(ring: jax.Array, vector: LaneVector) -> jax.Array:
+    """Inner product of every slot with a vector, ``[m, lanes]``."""
+    if vector.shape[-1] == 1:
+        # A single lane is a matrix-vector product; as a sum over an axis XLA's CPU compiler leaves it scalar, some ten times slower.
+        return jnp.matmul(ring[..., 0], vector, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(ring * vector[None], axis=1)
+
+
+def _combination(ring: jax.Array, weights: jax.Array) -> LaneVector:
+    """The sum of the slots, each times its weight, ``[n, lanes]``."""
+    if weights.shape[-1] == 1:
+        return jnp.matmul(weights.T, ring[..., 0], precision=jax.lax.Precision.HIGHEST).T
+    return jnp.sum(ring * weights[:, None], axis=0)
