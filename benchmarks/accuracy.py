@@ -241,7 +241,13 @@ def table(rows: list[dict[str, Any]], count: int) -> str:
         "",
         "The largest error found, in units in the last place of the exact result, over about "
         f"{2 * count:,} points of the whole range of each precision; `python benchmarks/accuracy.py` prints it. "
-        "The peer is jax.nn, jnp.tanh or optax; *every digit* means that none is right somewhere. Losses at a target of 1/4.",
+        "The peer is jax.nn, jnp.tanh or optax. Losses at a target of 1/4.",
+        "",
+        "How to read it: an error of 0.5 is that of the nearest number of the precision; one of 4 costs three of its 24 or 53 bits. "
+        "*Every digit*: somewhere the error is as large as the result itself, as where a slope is given as zero, and no digit is right. "
+        "*Not finite*: somewhere inf or NaN is given for a number. Differences below the smallest normal number count as none, since XLA "
+        "flushes what is smaller to zero. Where a result is a difference of rounded terms (a loss's slope beside its root), the unit is "
+        "that of the larger term.",
         "",
         "| function | dtype | value, jaxdiff | value, peer | gradient, jaxdiff | gradient by `jax.grad`, peer |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

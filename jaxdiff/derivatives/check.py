@@ -273,11 +273,14 @@ def _reconsidered(
 ) -> list[LeafVerdict]:
     """An accusation in a lower precision is brought before float64, whether JAX keeps 64 bits elsewhere or not.
 
-    A rule that passes there is right, and what the lower precision gives has lost its digits: that is no failure of the rule. Where f does
-    not run in float64 the accusation stands.
+    A rule that passes there is right, and what the lower precision gives has lost its digits: that is no failure of the rule. In half
+    precision, where hardly a slope stands out of the rounding, what is left open is brought there too. Where f does not run in float64 the
+    verdict stands.
     """
     dtypes = {leaf.dtype for leaf in Flattened(rule, args, options.argnums).leaves}
-    if options.precision is not None or dtypes == {jnp.dtype("float64")} or not any(leaf.verdict is Verdict.FAIL for leaf in leaves):
+    is_half = any(dtype.itemsize < 4 for dtype in dtypes)
+    doubtful = (Verdict.FAIL, Verdict.INCONCLUSIVE) if is_half else (Verdict.FAIL,)
+    if options.precision is not None or dtypes == {jnp.dtype("float64")} or not any(leaf.verdict in doubtful for leaf in leaves):
         return leaves
     try:
         with jax.enable_x64(True):
@@ -285,16 +288,22 @@ def _reconsidered(
             again = _check(rule, reference, higher, dataclasses.replace(options, order=1, precision="float64")).leaves
     except Exception:  # anything that f may raise where it meets a dtype it was not written for
         return leaves
-    return [
-        dataclasses.replace(
-            leaf,
-            verdict=Verdict.INCONCLUSIVE,
-            detail=f"the rule passes in float64; autodiff or f has lost its digits here ({leaf.detail or 'see the numbers'})",
-        )
-        if leaf.verdict is Verdict.FAIL and leaf.order == 1 and other.verdict in (Verdict.PASS, Verdict.KINK)
-        else leaf
-        for leaf, other in zip(leaves, again, strict=True)
-    ]
+    return [_in_the_light_of(other, leaf, doubtful) for leaf, other in zip(leaves, again, strict=True)]
+
+
+def _in_the_light_of(higher: LeafVerdict, leaf: LeafVerdict, doubtful: tuple[Verdict, ...]) -> LeafVerdict:
+    """A verdict in a low precision, after that in float64."""
+    is_right = higher.verdict in (Verdict.PASS, Verdict.KINK)
+    if leaf.order != 1 or leaf.verdict not in doubtful:
+        return leaf
+    if leaf.verdict is Verdict.FAIL and is_right:
+        text = f"the rule passes in float64; autodiff or f has lost its digits here ({leaf.detail or 'see the numbers'})"
+        return dataclasses.replace(leaf, verdict=Verdict.INCONCLUSIVE, detail=text)
+    if leaf.verdict is Verdict.INCONCLUSIVE and higher.verdict is Verdict.FAIL:
+        return dataclasses.replace(higher, detail="the numbers are those of float64, where the rule fails")
+    if leaf.verdict is Verdict.INCONCLUSIVE and is_right:
+        return dataclasses.replace(leaf, detail=f"{leaf.detail}; the rule passes in float64")
+    return leaf
 
 
 def _with_precision_loss(

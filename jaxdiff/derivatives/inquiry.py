@@ -301,6 +301,8 @@ class Inquiry:
         if code == _UNRESOLVED:
             count, total = (sum(int(np.sum(test(t.codes))) for t in trials) for test in (lambda c: c == _UNRESOLVED, lambda c: c >= 0))
             detail = f"{count} of {total} slopes are hidden by noise or rounding of f"
+            if any(np.any(t.slopes.is_jump & (t.codes == _UNRESOLVED)) for t in trials):
+                detail = "f jumps there, and has no slope to compare with"
 
         def rank(pair: tuple[_Trial, int]) -> float:
             trial, place = pair

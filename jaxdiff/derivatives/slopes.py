@@ -35,6 +35,8 @@ _LEAP, _GROWTH = 64.0, 2.3
 _COARSE = 2.0**46
 # Rungs at the small end that have to leave phi as it is before it counts as a staircase.
 _FLAT_RUNGS = 3
+# Rungs at the small end at which a jump shows alike; what has a slope changes by a factor of eight over them.
+_JUMP_RUNGS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Slopes:
         is_kink: whether the slopes of the two sides contradict one another.
         is_flat: whether the smallest steps leave phi as it is, bit by bit.
         is_staircase: whether phi is flat and its stairs are too high for rounding, as those of ``round`` are.
+        is_jump: whether phi leaps at 0: a change that stays, however small the step.
         is_one_sided: whether phi is finite on one side only, at every step.
         is_finite: whether phi is finite at 0 and, on one side at least, beside it.
     """
@@ -68,6 +71,7 @@ class Slopes:
     is_kink: np.ndarray
     is_flat: np.ndarray
     is_staircase: np.ndarray
+    is_jump: np.ndarray
     is_one_sided: np.ndarray
     is_finite: np.ndarray
 
@@ -128,6 +132,7 @@ def slopes_from_values(h: np.ndarray, left: np.ndarray, middle: np.ndarray, righ
         is_kink=is_kink,
         is_flat=is_flat,
         is_staircase=is_staircase,
+        is_jump=_is_jump(left, middle, right, rounding),
         is_one_sided=is_open[0] != is_open[1],
         is_finite=np.isfinite(middle) & (is_open[0] | is_open[1]),
     )
@@ -180,6 +185,15 @@ def _noise(h: np.ndarray, left: np.ndarray, middle: np.ndarray, right: np.ndarra
     stair = np.min(np.where(changes > 0, changes, np.inf), axis=(0, 1))
     stair = np.where(is_flat & np.isfinite(stair), stair, 0.0)
     return np.maximum(np.maximum(rounding, measured), stair), is_flat
+
+
+def _is_jump(left: np.ndarray, middle: np.ndarray, right: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """Whether phi changes, on one side at least, by as much at each of the smallest steps, and by more than its rounding; [S]."""
+    with np.errstate(all="ignore"):
+        changes = np.stack([right - middle, left - middle])[:, -_JUMP_RUNGS:]
+        low, high = np.min(changes, axis=1), np.max(changes, axis=1)
+        size = np.maximum(np.abs(low), np.abs(high))
+        return np.any(np.isfinite(size) & (size > _LEAP * rounding) & (high - low <= size / 8), axis=0)
 
 
 def _roughness(

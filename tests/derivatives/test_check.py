@@ -237,6 +237,18 @@ def test_double_where_is_located_by_leaf_coordinate_primitive_and_line() -> None
     assert "test_check.py:" in leaf.detail
 
 
+def test_no_line_of_the_checker_is_blamed() -> None:
+    (leaf,) = jd.check_derivatives(jnp.sqrt, 0.0).leaves
+    assert leaf.detail.endswith("it arises in div")
+
+
+def test_a_jump_is_named_and_is_no_pass() -> None:
+    for f, x in ((jnp.floor, 2.0), (lambda x: jnp.where(x > 0.3, x + 1, x), 0.3)):
+        (leaf,) = jd.check_derivatives(f, x).leaves
+        assert leaf.verdict == "inconclusive"
+        assert leaf.detail == "f jumps there, and has no slope to compare with"
+
+
 def test_f_that_is_not_finite_is_said_to_be() -> None:
     report = jd.check_derivatives(lambda x: jnp.log(x), at([1.0, 0.0], "float64"))
     assert report.verdicts == {"x": "non-finite"}
@@ -292,6 +304,16 @@ def test_lost_precision_is_told_from_a_wrong_rule() -> None:
     wrong = jd.check_derivatives(elementwise(jnp.sin, lambda x: 1.1 * jnp.cos(x)), jnp.bfloat16(0.5), precision="float64")
     assert wrong.leaves[0].verdict == "fail"
     assert "wrong" in wrong.leaves[0].detail
+
+
+def test_what_half_precision_hides_is_settled_in_double() -> None:
+    wrong = jd.check_derivatives(elementwise(jnp.sin, lambda x: 1.1 * jnp.cos(x)), jnp.bfloat16(0.5))
+    assert wrong.verdicts == {"x": "fail"}
+    assert wrong.leaves[0].finite_difference == pytest.approx(math.cos(0.5), rel=1e-9)
+    assert "numbers are those of float64" in wrong.leaves[0].detail
+    right = jd.check_derivatives(jnp.sin, jnp.bfloat16(0.5))
+    assert right.verdicts == {"x": "inconclusive"}
+    assert "the rule passes in float64" in right.leaves[0].detail
 
 
 # Arguments and modes
