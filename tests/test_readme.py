@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -47,9 +48,9 @@ def test_files_that_are_linked_exist() -> None:
 
 def test_commands_that_are_shown_are_understood() -> None:
     shown = re.findall(r"^    (jaxdiff .*?)(?:\s{2,}#.*)?$", README, flags=re.MULTILINE)
-    assert len(shown) == 5
+    assert len(shown) == 6
     for command in shown:
-        cli.build_parser().parse_args(command.split()[1:])
+        cli.build_parser().parse_args(shlex.split(command)[1:])
 
 
 def test_make_targets_that_are_shown_exist() -> None:

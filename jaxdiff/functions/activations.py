@@ -69,9 +69,19 @@ def _sigmoid_derivative_kernel(x: jax.Array) -> jax.Array:
 
 
 def _tanh_derivative_kernel(x: jax.Array) -> jax.Array:
+    return _sech_squared_times(4.0, x)
+
+
+def _tanh_second_kernel(x: jax.Array) -> jax.Array:
+    # -2 tanh sech^2, which is twice as large as sech^2 where that underflows.
+    return _sech_squared_times(-8 * special.tanh(x), x)
+
+
+def _sech_squared_times(factor: float | jax.Array, x: jax.Array) -> jax.Array:
+    """factor sech(x)^2 / 4."""
     m, scale = special.scaled_exp(-2 * jnp.abs(x))
     e = m * scale
-    return 4 * m / (1 + e * (2 + e)) * scale
+    return factor * m / (1 + e * (2 + e)) * scale
 
 
 def _softplus_kernel(x: jax.Array) -> jax.Array:
@@ -80,7 +90,8 @@ def _softplus_kernel(x: jax.Array) -> jax.Array:
 
 _sigmoid_derivative = _smooth(_sigmoid_derivative_kernel, lambda x: -_sigmoid_derivative(x) * _tanh(x / 2))
 _sigmoid = _smooth(_sigmoid_kernel, _sigmoid_derivative)
-_tanh_derivative = _smooth(_tanh_derivative_kernel, lambda x: -2 * _tanh(x) * _tanh_derivative(x))
+_tanh_derivative = _smooth(_tanh_derivative_kernel, lambda x: _tanh_second(x))
+_tanh_second = _smooth(_tanh_second_kernel, lambda x: _tanh_derivative(x) * (6 * _tanh(x) ** 2 - 2))
 _tanh = _smooth(special.tanh, _tanh_derivative)
 _softplus = _smooth(_softplus_kernel, _sigmoid)
 _exp = _smooth(jnp.exp, lambda x: _exp(x))
@@ -391,9 +402,20 @@ def _gelu_derivative_kernel(x: jax.Array) -> jax.Array:
     return _with_root(x, jnp.where(x < 0, left, right), table.GELU_ROOT, table.GELU_SLOPE, table.GELU_SPAN)
 
 
-def _gelu_second(x: jax.Array) -> jax.Array:
+# The square root of two in two parts, nearest and rest.
+_ROOT_OF_TWO = {32: (1.4142135381698608, 2.420323420895794e-08), 64: (1.4142135623730951, -9.667293313452913e-17)}
+
+
+def _gelu_second_kernel(x: jax.Array) -> jax.Array:
+    # (2 - x^2) phi(x); scaled last, for x^2 keeps the product in range where phi(x) alone underflows.
+    a = jnp.minimum(jnp.abs(x), special.NORMAL_CUTOFF[bits_of(x)])
+    m, scale = special.gaussian(a)
+    return -special.distance_to_root(a, _ROOT_OF_TWO) * (a + math.sqrt(2)) * m * scale
+
+
+def _gelu_third(x: jax.Array) -> jax.Array:
     cut = jnp.clip(x, -100, 100)
-    return _normal_pdf(x) * (math.sqrt(2) - cut) * (math.sqrt(2) + cut)
+    return _normal_pdf(x) * cut * (cut - 2) * (cut + 2)
 
 
 def _tanh_form_cubic(a: jax.Array, weight: int) -> tuple[jax.Array, jax.Array]:
@@ -462,6 +484,7 @@ def _tanh_form_argument(x: jax.Array) -> jax.Array:
 
 
 _normal_pdf = _smooth(special.normal_pdf, lambda x: -jnp.clip(x, -100, 100) * _normal_pdf(x))
+_gelu_second = _smooth(_gelu_second_kernel, _gelu_third)
 _gelu_derivative = _smooth(_gelu_derivative_kernel, _gelu_second)
 _gelu = _smooth(_gelu_kernel, _gelu_derivative)
 _gelu_tanh_derivative = _smooth(_gelu_tanh_derivative_kernel, _gelu_tanh_second)
