@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jaxdiff._fit import curve_fit_batch as curve_fit_batch
     from jaxdiff._fit import least_squares as least_squares
     from jaxdiff._fit import least_squares_batch as least_squares_batch
+    from jaxdiff._root import root as root
+    from jaxdiff._root import root_batch as root_batch
     from jaxdiff._validation import PrecisionWarning as PrecisionWarning
     from jaxdiff.batch import BatchOptions as BatchOptions
     from jaxdiff.derivatives import Adaptive as Adaptive
@@ -52,8 +54,10 @@ if TYPE_CHECKING:
     from jaxdiff.result import OptimizationError as OptimizationError
     from jaxdiff.result import OptimizeResult as OptimizeResult
     from jaxdiff.result import Status as Status
+    from jaxdiff.root_result import RootResult as RootResult
     from jaxdiff.solvers import BFGS as BFGS
     from jaxdiff.solvers import LBFGS as LBFGS
+    from jaxdiff.solvers import ROOT_SOLVERS as ROOT_SOLVERS
     from jaxdiff.solvers import SOLVERS as SOLVERS
     from jaxdiff.solvers import Dogleg as Dogleg
     from jaxdiff.solvers import FromOptax as FromOptax
@@ -61,12 +65,14 @@ if TYPE_CHECKING:
     from jaxdiff.solvers import GradientDescent as GradientDescent
     from jaxdiff.solvers import LevenbergMarquardt as LevenbergMarquardt
     from jaxdiff.solvers import Newton as Newton
+    from jaxdiff.solvers import NewtonRoot as NewtonRoot
 
 _SUBPACKAGES = ("derivatives", "diagnostics", "functions")
 
 _PUBLIC = {
     "jaxdiff._api": ("minimize", "minimize_batch"),
     "jaxdiff._fit": ("curve_fit", "curve_fit_batch", "least_squares", "least_squares_batch"),
+    "jaxdiff._root": ("root", "root_batch"),
     "jaxdiff._validation": ("PrecisionWarning",),
     "jaxdiff.batch": ("BatchOptions",),
     "jaxdiff.derivatives": (
@@ -94,9 +100,11 @@ _PUBLIC = {
     "jaxdiff.diagnostics": ("GradientFlow", "StepSweep", "gradient_flow", "mlp_gradient_flow", "step_sweep"),
     "jaxdiff.experiments.accuracy_benchmark": ("AccuracyTable", "accuracy_benchmark"),
     "jaxdiff.result": ("History", "OptimizationError", "OptimizeResult", "Status"),
+    "jaxdiff.root_result": ("RootResult",),
     "jaxdiff.solvers": (
         "BFGS",
         "LBFGS",
+        "ROOT_SOLVERS",
         "SOLVERS",
         "Dogleg",
         "FromOptax",
@@ -104,6 +112,7 @@ _PUBLIC = {
         "GradientDescent",
         "LevenbergMarquardt",
         "Newton",
+        "NewtonRoot",
     ),
 }
 """Where each public name lives; the same names as above, which type checkers and editors read."""

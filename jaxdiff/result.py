@@ -196,11 +196,14 @@ class OptimizationError(RuntimeError):
 def _rows(result: OptimizeResult) -> list[tuple[str, str]]:
     """Names and short texts of what a reader wants first."""
     rows = [("message", result.message), ("status", result.status_name)]
+    values = jax.tree_util.tree_leaves_with_path(result.fun)
     if np.ndim(result.status) == 0:
-        rows += [("fun", f"{float(result.fun):.10g}"), ("optimality", f"{float(result.optimality):.3g}")]
-        rows += [("nit", str(int(result.nit))), ("nfev", str(int(result.nfev)))]
+        shown = lambda leaf: f"{float(leaf):.10g}" if np.ndim(leaf) == 0 else _short(leaf)  # noqa: E731
+        rows += [(f"fun{jax.tree_util.keystr(path)}", shown(leaf)) for path, leaf in values]
+        rows += [("optimality", f"{float(result.optimality):.3g}"), ("nit", str(int(result.nit))), ("nfev", str(int(result.nfev)))]
     else:
-        rows += [(name, _quantiles(getattr(result, name))) for name in ("fun", "optimality", "nit", "nfev")]
+        rows += [(f"fun{jax.tree_util.keystr(path)}", _quantiles(leaf)) for path, leaf in values]
+        rows += [(name, _quantiles(getattr(result, name))) for name in ("optimality", "nit", "nfev")]
     rows += [(f"x{jax.tree_util.keystr(path)}", _short(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(result.x)]
     return rows
 

@@ -16,6 +16,7 @@ from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_tolerance, is_traced
 from jaxdiff.problem import LeastSquares, Minimize, Packing
 from jaxdiff.result import Status
+from jaxdiff.root_problem import Root
 
 
 class State(Protocol):
@@ -84,16 +85,21 @@ def resolve_tolerances(solver: Any, packing: Packing, is_exact: bool) -> Any:
             value = solver.default_tolerance(name, dtype, is_exact)
         else:
             check_tolerance(value, name, dtype, zero_disables=name != "gtol")
-        resolved[name] = _as_tolerance(value, packing)
+        resolved[name] = spread_tolerance(value, packing)
     return dataclasses.replace(solver, **resolved)
 
 
-def _as_tolerance(value: Any, packing: Packing) -> Any:
+def spread_tolerance(value: Any, packing: Packing, like: str = "x0") -> Any:
+    """A tolerance, one number or a pytree as ``packing`` lays out, as an array that meets a block of lanes, ``[]`` or ``[n, 1]``.
+
+    Raises:
+        ValueError: another structure; ``like`` is what the message calls the pytree.
+    """
     if jax.tree_util.all_leaves([value]) and np.ndim(value) == 0:
         return value.astype(packing.dtype) if is_traced(value) else np.asarray(value, packing.dtype)
     leaves, structure = jax.tree.flatten(value)
     if structure != packing.structure:
-        raise ValueError(f"a tolerance is a pytree like {structure}; expected one number, or a pytree like x0: {packing.structure}")
+        raise ValueError(f"a tolerance is a pytree like {structure}; expected one number, or a pytree like {like}: {packing.structure}")
     spread = [jnp.broadcast_to(jnp.asarray(leaf, packing.dtype), shape) for leaf, shape in zip(leaves, packing.shapes, strict=True)]
     return jnp.concatenate([jnp.ravel(leaf) for leaf in spread])[:, None]
 
@@ -138,6 +144,17 @@ def require_residuals(problem: Any, name: str) -> LeastSquares:
     """
     if not isinstance(problem, LeastSquares):
         raise TypeError(f"solver = {name}(...) needs residuals; expected least_squares or curve_fit, or a solver for scalar functions")
+    return problem
+
+
+def require_equations(problem: Any, name: str) -> Root:
+    """The problem itself, if it is one of finding a root.
+
+    Raises:
+        TypeError: it is one of minimizing.
+    """
+    if not isinstance(problem, Root):
+        raise TypeError(f"solver = {name}(...) finds roots of equations; expected root or root_batch, or a solver that minimizes")
     return problem
 
 

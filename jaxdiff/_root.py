@@ -1,0 +1,288 @@
+"""The entries of root finding: equations from a start, or one equation in a bracket; one problem or many."""
+
+import dataclasses
+import functools
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff._api import _batch_size, _check_derivatives, _hoist_tracers, _leaf_axes, _map_axes, _pack, _to_front
+from jaxdiff._types import Objective, PyTree
+from jaxdiff._validation import (
+    as_data,
+    as_float_leaves,
+    check_count,
+    check_tolerance,
+    closest,
+    explain_tracing_errors,
+    suggest_keywords,
+)
+from jaxdiff.batch.engine import solve_refill
+from jaxdiff.batch.lockstep import solve_lockstep
+from jaxdiff.batch.options import BatchOptions
+from jaxdiff.derivatives import Autodiff
+from jaxdiff.implicit import attach_root_derivative
+from jaxdiff.linalg import max_norm
+from jaxdiff.loop import Outcome
+from jaxdiff.problem import Packing
+from jaxdiff.result import History, Status, is_success
+from jaxdiff.root_problem import Root, output_packing
+from jaxdiff.root_result import RootResult
+from jaxdiff.solvers import ROOT_SOLVERS, NewtonRoot
+from jaxdiff.solvers.base import Solver, spread_tolerance
+
+_ALIASES = {
+    "maxiter": "max_steps",
+    "maxfev": "max_steps",
+    "method": "solver",
+    "tol": "solver",
+    "xtol": "solver",
+    "ftol": "solver",
+    "jac": "derivatives",
+    "fprime": "derivatives",
+}
+
+
+@suggest_keywords(**_ALIASES, options="solver")
+def root(
+    fun: Objective,
+    x0: PyTree,
+    args: PyTree = (),
+    *,
+    solver: Any = NewtonRoot(),  # noqa: B008 (frozen)
+    derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    has_aux: bool = False,
+    max_steps: int = 256,
+    history: bool | int = False,
+    throw: bool = False,
+) -> RootResult:
+    """Find x with F(x) = 0: as many equations as unknowns.
+
+    May be called under ``jax.jit``, ``jax.vmap`` and ``jax.grad``. The root is differentiable with respect to ``args``, and to whatever
+    ``fun`` closes over, by the implicit function theorem; where there is no success, or the Jacobian is singular, that derivative is NaN.
+
+    Args:
+        fun: called as ``fun(x, *args)``; returns a real floating array or a pytree of them, with as many numbers as x has; with
+            ``has_aux`` a pair of that and a pytree of arrays.
+        x0: where to start; a pytree of real numbers. A list of plain numbers is an array. Integers are promoted to the default float.
+        args: data for ``fun``: a tuple of pytrees; anything else is the only one. Data are arguments rather than closures, so that other
+            data of the same shape do not compile again.
+        solver: ``NewtonRoot()`` or ``Broyden()``.
+        derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
+        has_aux: whether ``fun`` returns a pair ``(F, aux)``.
+        max_steps: steps at most; one trial each.
+        history: True keeps every point, a number the last so many.
+        throw: raise where the solver does not succeed. Not under ``jit``.
+
+    Returns:
+        A `RootResult`: its ``x`` is like ``x0``, its ``fun`` is F(x) like what ``fun`` returns.
+
+    Raises:
+        TypeError: ``x0`` is not real, ``fun`` does not return real numbers, an argument is of the wrong kind.
+        ValueError: an option out of range; ``x0`` without any number in it; not as many equations as unknowns.
+        OptimizationError: with ``throw``, if the solver did not succeed.
+
+    Example:
+        >>> import jax, jaxdiff as jd
+        >>> cube_root = lambda a: jd.root(lambda x, a: x**3 - a, 1.0, a).x
+        >>> round(float(cube_root(8.0)), 5), round(float(jax.grad(cube_root)(8.0)), 5)  # the derivative is 1 / (3 * 2**2)
+        (2.0, 0.08333)
+    """
+    _check_solver(solver, is_bracketing=False)
+    x0 = as_float_leaves(x0, "x0")
+    args = as_data(args if isinstance(args, tuple) else (args,), "args")
+    problem = _problem_of_one(fun, x0, args, derivatives, has_aux)
+    result = _solve(problem, solver, problem.packing.ravel(x0)[:, None], max_steps, BatchOptions(lanes=1), history)
+    result = jax.tree.map(lambda leaf: leaf[0], result)
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+@suggest_keywords(**_ALIASES, chunk_size="options", batch_size="options")
+def root_batch(
+    fun: Objective,
+    x0: PyTree,
+    args: PyTree = (),
+    *,
+    in_axes: Any = 0,
+    solver: Any = NewtonRoot(),  # noqa: B008 (frozen)
+    derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    has_aux: bool = False,
+    max_steps: int = 256,
+    history: bool | int = False,
+    throw: bool = False,
+    options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
+) -> RootResult:
+    """Find roots of many systems of one form at once; the leading axis of ``x0`` counts the problems.
+
+    A problem that fails has a status of its own and leaves the others bit for bit as they were.
+
+    Args:
+        fun: written for one problem, called as ``fun(x, *args)``.
+        x0: starts, a pytree like that of one problem with a leading axis on each leaf.
+        args: data; see ``in_axes``.
+        in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
+        solver: as in `root`.
+        derivatives: as in `root`.
+        has_aux: as in `root`.
+        max_steps: steps that each problem may make.
+        history: as in `root`.
+        throw: raise where any problem did not succeed. Not under ``jit``.
+        options: how the batch is run.
+
+    Returns:
+        A `RootResult` in which every field has a leading axis of problems.
+
+    Raises:
+        TypeError: as in `root`.
+        ValueError: as in `root`; batch axes of different lengths; rows of different lengths.
+        OptimizationError: with ``throw``, if any problem did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> result = jd.root_batch(lambda x, a: x * x - a, jnp.ones(3), jnp.array([1.0, 4.0, -1.0]))
+        >>> result.x[:2].round(9).tolist(), result.success.tolist()
+        ([1.0, 2.0], [True, True, False])
+    """
+    _check_options(options)
+    _check_solver(solver, is_bracketing=False)
+    x0 = as_float_leaves(x0, "x0")
+    args = as_data(args if isinstance(args, tuple) else (args,), "args")
+    axes = _leaf_axes(in_axes, x0, args)
+    num_problems = _batch_size(x0, args, axes)
+    x0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), x0, axes[0])
+    problem = _problem_of_many(fun, x0, args, axes[1], num_problems, derivatives, has_aux)
+    result = _solve(problem, solver, problem.packing.ravel(x0, batch_axes=1).T, max_steps, options, history)
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+def _problem_of_one(fun: Objective, x0: PyTree, args: tuple[PyTree, ...], derivatives: Any, has_aux: bool) -> Root:
+    packing = _pack(x0, "x0", 0)
+    fun, hoisted = _hoist_tracers(fun, x0, args)
+    args = (*args, *hoisted)
+    return _problem(fun, args, (False,) * len(jax.tree.leaves(args)), packing, derivatives, has_aux)
+
+
+def _problem_of_many(
+    fun: Objective,
+    x0: PyTree,
+    args: tuple[PyTree, ...],
+    arg_axes: tuple[int | None, ...],
+    num_problems: int,
+    derivatives: Any,
+    has_aux: bool,
+) -> Root:
+    """Many problems; ``x0`` has its problems in the first axis."""
+    packing = _pack(x0, "x0", 1)
+    hoisted: tuple[Any, ...] = ()
+    if num_problems:
+        first = lambda leaf, axis: leaf if axis is None else jnp.take(leaf, 0, axis=axis)  # noqa: E731
+        fun, hoisted = _hoist_tracers(fun, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
+    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
+    return _problem(fun, args, (*(axis is not None for axis in arg_axes), *(False for _ in hoisted)), packing, derivatives, has_aux)
+
+
+def _problem(
+    fun: Objective, args: tuple[PyTree, ...], is_batched: tuple[bool, ...], packing: Packing, derivatives: Any, has_aux: bool
+) -> Root:
+    with explain_tracing_errors():
+        fun_packing = output_packing(fun, packing, bool(has_aux), args, is_batched)
+    return Root(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), fun_packing=fun_packing)
+
+
+def _solve(problem: Root, solver: Any, x: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> RootResult:
+    """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
+    solver = _resolved(solver, problem)
+    max_steps = check_count(max_steps, "max_steps")
+    length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
+    lanes = options.block_size(problem, x.shape[-1])
+    mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
+    with explain_tracing_errors():
+        return _run(
+            problem, solver, x, max_steps, mode=mode, lanes=lanes, check_every=options.check_every, trace_length=min(length, max_steps + 1)
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length"))
+def _run(
+    problem: Root, solver: Solver, x: jax.Array, max_steps: Any, *, mode: str, lanes: int, check_every: int, trace_length: int
+) -> RootResult:
+    # The loop itself is not differentiated: the derivative of a root follows from the root alone.
+    held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
+    if mode == "refill":
+        outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
+    else:
+        outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
+    outcome = _settled(held_problem, outcome, held_x)
+    solution, residuals = attach_root_derivative(problem, outcome.x, outcome.gradient, outcome.status)
+    packing = problem.packing
+    problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
+    history = None
+    if trace is not None:
+        per_problem = problems_first(trace)
+        points = packing.unravel(per_problem.x)
+        history = History(value=per_problem.value, optimality=per_problem.optimality, step_size=per_problem.step_size, x=points)
+    assert problem.fun_packing is not None
+    return RootResult(
+        x=packing.unravel(solution.T),
+        fun=problem.fun_packing.unravel(residuals.T),
+        jac=None,
+        nit=outcome.num_steps,
+        nfev=outcome.num_evaluations,
+        status=outcome.status,
+        success=is_success(outcome.status),
+        optimality=max_norm(outcome.gradient),
+        history=history,
+        aux=problems_first(problem.aux(solution)),
+    )
+
+
+def _settled(problem: Root, outcome: Outcome, start: jax.Array) -> Outcome:
+    """Where |F| no longer fell: a success if F is there what rounding makes of zero."""
+    is_resting = (outcome.status == Status.STALLED) | (outcome.status == Status.SINGULAR)
+    is_root = jax.lax.cond(
+        jnp.any(is_resting),
+        lambda: is_resting & problem.is_at_rounding(outcome.x, outcome.gradient, start),
+        lambda: jnp.zeros_like(is_resting),
+    )
+    return dataclasses.replace(outcome, status=jnp.where(is_root, Status.CONVERGED_VALUE, outcome.status).astype(jnp.int32))
+
+
+def _resolved(solver: Any, problem: Root) -> Any:
+    """The solver with its tolerances as arrays that meet a block of lanes: xtol is like x, ftol like F."""
+    packings = {"xtol": problem.packing, "ftol": problem.fun_packing}
+    dtype = problem.packing.dtype
+    resolved = {}
+    for name in solver.tolerance_names:
+        value = getattr(solver, name)
+        if value is None:
+            value = solver.default_tolerance(name, dtype, problem.derivatives.is_exact)
+        else:
+            check_tolerance(value, name, dtype, zero_disables=True)
+        resolved[name] = spread_tolerance(value, packings[name], "x0" if name == "xtol" else "what fun returns")
+    return dataclasses.replace(solver, **resolved)
+
+
+def _check_options(options: Any) -> None:
+    if not isinstance(options, BatchOptions):
+        raise TypeError(f"options = {options!r}; expected BatchOptions(...)")
+
+
+def _check_solver(solver: Any, *, is_bracketing: bool) -> None:
+    kinds = [kind for kind in ROOT_SOLVERS.values() if getattr(kind, "takes_bracket", False) == is_bracketing]
+    known = ", ".join(kind.__name__ for kind in kinds)
+    if isinstance(solver, str):
+        near = closest(solver.replace("_", ""), [kind.__name__.lower() for kind in kinds])
+        raise ValueError(f"solver = {solver!r}; expected an instance such as {kinds[0].__name__}(), one of {known}{near}")
+    if inspect.isclass(solver):
+        raise TypeError(f"solver = {solver.__name__} is a class; expected an instance: {solver.__name__}(...)")
+    if getattr(type(solver), "takes_bracket", False) and not is_bracketing:
+        raise TypeError(f"solver = {type(solver).__name__}(...) needs a bracket: call root_scalar; expected one of {known}")
+    is_own = not isinstance(solver, tuple(ROOT_SOLVERS.values())) and getattr(type(solver), "finds_roots", False)
+    if not isinstance(solver, tuple(kinds)) and not is_own:
+        raise TypeError(f"solver = {solver!r} does not solve equations{' in a bracket' if is_bracketing else ''}; expected one of {known}")
