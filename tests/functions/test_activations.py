@@ -324,3 +324,29 @@ def test_registry_is_complete_and_consistent() -> None:
         assert entry.name == name
         assert all((entry.formula, entry.derivative_formula, entry.source))
         assert bool(entry.kinks) == bool(entry.kink_convention)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "points"),
+    [
+        # Where the first derivative, or the density in it, underflows and the second derivative does not.
+        ("tanh", "float32", [-44.4, 44.4]),
+        ("gelu", "float32", [-13.2, 13.2]),
+        ("gelu_tanh", "float32", [-10.1, 10.1]),
+        # Beside the root of the second derivative, the square root of two.
+        ("gelu", "float64", [-1.4153855499652228, 1.4142]),
+    ],
+)
+def test_second_derivative_keeps_its_digits_where_its_factors_do_not(name: str, dtype: str, points: list[float]) -> None:
+    z = lambda x: 2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3)  # noqa: E731
+    exact = {
+        "gelu_tanh": lambda x: mp.diff(lambda t: t / (1 + mp.exp(-z(t))), x, 2),
+        "tanh": lambda x: -2 * mp.tanh(x) * mp.sech(x) ** 2,
+        "gelu": lambda x: (2 - x * x) * mp.exp(-x * x / 2) / mp.sqrt(2 * mp.pi),
+    }[name]
+    x = jnp.asarray(points, dtype)
+    second = jax.vmap(jax.grad(jax.grad(ACTIVATIONS[name].value)))(x)
+    with mp.workdps(200):
+        expected = np.array([float(exact(mp.mpf(float(point)))) for point in x])
+    assert np.all(np.abs(expected) > np.finfo(dtype).smallest_normal)
+    np.testing.assert_allclose(second, expected, rtol=4 * np.finfo(dtype).eps)
