@@ -99,7 +99,7 @@ def _results(equation: Any, operands: list[_Known]) -> list[_Known]:
         return _run(inner, operands)
     name = equation.primitive.name
     if name == "scan":
-        return _scan(equation.params, operands)
+        return _scan(equation, operands)
     if name == "cond":
         return _branch(equation.params["branches"], operands)
     values = _bind(equation, [operand.value for operand in operands])
@@ -140,19 +140,22 @@ def _alive(name: str, params: Any, operands: list[_Known], value: Any, was_round
     return jnp.ones_like(is_seen)
 
 
-def _scan(params: Any, operands: list[_Known]) -> list[_Known]:
+def _scan(equation: Any, operands: list[_Known]) -> list[_Known]:
     """A loop of known length; what it carries counts as rounded."""
-    num_consts, num_carry = params["num_consts"], params["num_carry"]
-    consts, carry, items = operands[:num_consts], operands[num_consts : num_consts + num_carry], operands[num_consts + num_carry :]
+    params, body = equation.params, equation.params["jaxpr"]
+    # What is stacked has one axis more outside than inside; JAX's own count of the rest changes its form between versions.
+    num_carry = sum(inner.aval.ndim == outer.aval.ndim for inner, outer in zip(body.jaxpr.outvars, equation.outvars, strict=True))
+    num_whole = sum(inner.aval.ndim == outer.aval.ndim for inner, outer in zip(body.jaxpr.invars, equation.invars, strict=True))
+    consts, carry, items = operands[: num_whole - num_carry], operands[num_whole - num_carry : num_whole], operands[num_whole:]
 
     def pairs(known: list[_Known]) -> list[tuple[Any, Any]]:
         return [(item.value, item.alive) for item in known]
 
-    def body(carried: Any, item: Any) -> Any:
-        outputs = _run(params["jaxpr"], [*consts, *(_Known(value, alive, True) for value, alive in (*carried, *item))])
+    def step(carried: Any, item: Any) -> Any:
+        outputs = _run(body, [*consts, *(_Known(value, alive, True) for value, alive in (*carried, *item))])
         return pairs(outputs[:num_carry]), pairs(outputs[num_carry:])
 
-    end, stacked = jax.lax.scan(body, pairs(carry), pairs(items), length=params["length"], reverse=params["reverse"])
+    end, stacked = jax.lax.scan(step, pairs(carry), pairs(items), length=params["length"], reverse=params["reverse"])
     return [_Known(value, alive, True) for value, alive in (*end, *stacked)]
 
 
