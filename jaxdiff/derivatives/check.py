@@ -141,6 +141,8 @@ class _Options:
     directions: int
     seed: int
     precision: str | None
+    only: frozenset[int] | None = None
+    """Numbers of the leaves to look at; None for all."""
 
 
 def _checked(args: Any, order: int, modes: str | Sequence[str], directions: int, precision: str | None) -> tuple[str, ...]:
@@ -174,11 +176,11 @@ def _check(rule: Callable[..., Any], reference: Callable[..., Any], args: tuple[
     if flattened.is_grouped:
         notes.append("f has more outputs than are compared one by one: they were summed in groups with random signs")
     with explain_tracing_errors():
-        leaves, consistency = Inquiry(flattened, rule, reference, modes, options.directions, options.seed, 1).run()
-        if rule is not reference:
-            leaves = [_compare_values(flattened, rule, reference), *leaves]
+        leaves, consistency = Inquiry(flattened, rule, reference, modes, options.directions, options.seed, 1).run(options.only)
         if options.precision is not None:
             leaves = _with_precision_loss(leaves, low, flattened, rule, modes, options)
+        if rule is not reference:
+            leaves = [_compare_values(flattened, rule, reference), *leaves]
         leaves = _reconsidered(leaves, rule, reference, args, options)
         if options.order == 2:
             first = _first_derivative(flattened, rule, modes, options.seed)
@@ -277,7 +279,8 @@ def _reconsidered(
     precision, where hardly a slope stands out of the rounding, what is left open is brought there too. Where f does not run in float64 the
     verdict stands.
     """
-    dtypes = {leaf.dtype for leaf in Flattened(rule, args, options.argnums).leaves}
+    flattened = Flattened(rule, args, options.argnums)
+    dtypes, names = {leaf.dtype for leaf in flattened.leaves}, flattened.names
     is_half = any(dtype.itemsize < 4 for dtype in dtypes)
     doubtful = (Verdict.FAIL, Verdict.INCONCLUSIVE) if is_half else (Verdict.FAIL,)
     if options.precision is not None or dtypes == {jnp.dtype("float64")} or not any(leaf.verdict in doubtful for leaf in leaves):
@@ -285,7 +288,10 @@ def _reconsidered(
     try:
         with jax.enable_x64(True):
             higher = jax.tree.map(_as_float64, args)
-            again = _check(rule, reference, higher, dataclasses.replace(options, order=1, precision="float64")).leaves
+            # Of a network most leaves need no second look; what stands before them is the comparison of values.
+            first = len(leaves) - len(names)
+            only = frozenset(k - first for k, leaf in enumerate(leaves) if k >= first and leaf.verdict in doubtful)
+            again = _check(rule, reference, higher, dataclasses.replace(options, order=1, precision="float64", only=only)).leaves
     except Exception:  # anything that f may raise where it meets a dtype it was not written for
         return leaves
     return [_in_the_light_of(other, leaf, doubtful) for leaf, other in zip(leaves, again, strict=True)]

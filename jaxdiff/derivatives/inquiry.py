@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -94,14 +94,17 @@ class Inquiry:
         self.pulled: list[list[list[np.ndarray]]] = []
         self.consistency = float("nan")
 
-    def run(self) -> tuple[list[LeafVerdict], float]:
-        """Verdicts on all leaves, and the largest relative difference between the modes."""
+    def run(self, only: Collection[int] | None = None) -> tuple[list[LeafVerdict], float]:
+        """Verdicts on all leaves, blank ones on those that are not looked at, and the largest relative difference between the modes."""
         numbers = range(len(self.probe.leaves))
         whole = {number: [Span(number, d, 0, self.probe.sizes[number]) for d in range(self._count(number))] for number in numbers}
         if "reverse" in self.modes:
             self._take_cotangents([span for spans in whole.values() for span in spans[:2]])
         verdicts = []
         for number in numbers:
+            if only is not None and number not in only:
+                verdicts.append(_blank(self.flattened.names[number], self.order, "not looked at"))
+                continue
             spans = list(whole[number])
             spans += [Span(number, 0, k, k + 1) for k in self._single_coordinates(number)]
             trials = [trial for span in spans for trial in self._trials(span)]

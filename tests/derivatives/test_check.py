@@ -278,6 +278,25 @@ def test_a_rule_of_another_function_differs_in_value() -> None:
         jd.check_rule(jnp.sin, jnp.sum, at(X, "float64"))
 
 
+def test_a_right_rule_that_loses_its_digits_in_single_precision_is_not_accused() -> None:
+    def f(x):
+        return (1 - jnp.cos(x)) / x**2
+
+    # The same by a rule: the quotient's derivative, as badly conditioned at 1e-3 as the one that JAX makes.
+    rule = elementwise(f, lambda x: jnp.sin(x) / x**2 - 2 * (1 - jnp.cos(x)) / x**3)
+    report = jd.check_rule(rule, f, jnp.float32(1e-3))
+    assert report.verdicts == {"value": "pass", "x": "inconclusive"}
+    wrong = elementwise(f, lambda x: jnp.sin(x) / x**2 + 2 * (1 - jnp.cos(x)) / x**3)
+    assert jd.check_rule(wrong, f, jnp.float32(1e-3)).verdicts["x"] == "fail"
+
+
+def test_only_doubtful_leaves_are_looked_at_again() -> None:
+    f = pulled(lambda x, y: jnp.sin(x) + jnp.cos(y), lambda args, u: (1.3 * u * jnp.cos(args[0]), -u * jnp.sin(args[1])))
+    report = jd.check_derivatives(f, jnp.float32(0.3), jnp.float32(0.4))
+    assert report.verdicts == {"x": "fail", "y": "pass"}
+    assert all(leaf.detail == "" for leaf in report.leaves)
+
+
 def test_a_rule_whose_function_is_detached_from_its_reference_is_caught() -> None:
     """Checked by itself the function below is right: its rule is the derivative of what it computes, not of the reference."""
     f = elementwise(lambda x: jnp.exp(x), jnp.exp)
