@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from jaxdiff._bounds import at_bound, check_takes_bounds, flat_bounds, unravel_plain, with_bounds
 from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_count, closest, explain_tracing_errors, suggest_keywords
 from jaxdiff.batch.engine import solve_refill
@@ -36,6 +37,7 @@ def minimize(
     *,
     solver: Any = BFGS(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    bounds: Any = None,
     has_aux: bool = False,
     max_steps: int = 256,
     history: bool | int = False,
@@ -54,6 +56,8 @@ def minimize(
             data of the same shape do not compile again.
         solver: an instance such as ``BFGS()``, ``Newton()``, ``GradientDescent(learning_rate=0.1)``, or an optax transformation.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(gradient=..., hessian=...)``.
+        bounds: ``(lower, upper)``, each None, a number or a pytree like x; a parameter whose bounds are equal is fixed. ``fun`` is never
+            asked for its value outside of them (finite differences look a step beyond).
         has_aux: whether ``fun`` returns a pair ``(value, aux)``.
         max_steps: steps at most; one trial each.
         history: True keeps every point, a number the last so many.
@@ -64,7 +68,8 @@ def minimize(
 
     Raises:
         TypeError: ``x0`` is not real, ``fun`` does not return a real scalar, an argument is of the wrong kind.
-        ValueError: an option out of range; ``x0`` without any number in it.
+        ValueError: an option out of range; ``x0`` without any number in it; bounds that cross, hold NaN or leave out ``x0``; a solver that
+            takes no bounds.
         OptimizationError: with ``throw``, if the solver did not succeed.
 
     Example:
@@ -78,8 +83,11 @@ def minimize(
     packing = _pack(x0, "x0", 0)
     fun, hoisted = _hoist_tracers(fun, x0, args)
     args = (*args, *hoisted)
-    problem = Minimize(fun, args, (False,) * len(jax.tree.leaves(args)), packing, _check_derivatives(derivatives), bool(has_aux))
-    result = _solve(problem, solver, packing.ravel(x0)[:, None], max_steps, BatchOptions(lanes=1), history)
+    start = packing.ravel(x0)
+    sides = flat_bounds(bounds, packing, start[None], is_batch=False)
+    args, is_batched = with_bounds(args, (False,) * len(jax.tree.leaves(args)), sides)
+    problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
+    result = _solve(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history)
     result = jax.tree.map(lambda leaf: leaf[0], result)
     return result.raise_if_failed() if throw else result
 
@@ -93,6 +101,7 @@ def minimize_batch(
     in_axes: Any = 0,
     solver: Any = BFGS(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    bounds: Any = None,
     has_aux: bool = False,
     max_steps: int = 256,
     history: bool | int = False,
@@ -111,6 +120,7 @@ def minimize_batch(
         in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
         solver: as in `minimize`.
         derivatives: as in `minimize`.
+        bounds: as in `minimize`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
         has_aux: as in `minimize`.
         max_steps: steps that each problem may make.
         history: as in `minimize`.
@@ -148,14 +158,19 @@ def minimize_batch(
         hoisted = ()
     args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
     is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
-    problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux))
-    result = _solve(problem, solver, packing.ravel(x0, batch_axes=1).T, max_steps, options, history)
+    starts = packing.ravel(x0, batch_axes=1)
+    sides = flat_bounds(bounds, packing, starts, is_batch=True)
+    args, is_batched = with_bounds(args, is_batched, sides)
+    problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
+    result = _solve(problem, solver, starts.T, max_steps, options, history)
     return result.raise_if_failed() if throw else result
 
 
 def _solve(problem: Minimize, solver: Any, x: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> OptimizeResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
-    solver = resolve_tolerances(_check_solver(solver), problem.packing, problem.derivatives.is_exact)
+    solver = _check_solver(solver)
+    check_takes_bounds(problem, solver, "BFGS(), Newton(), GradientDescent() or an optax transformation")
+    solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
     lanes = options.block_size(problem, x.shape[-1])
@@ -172,6 +187,8 @@ def _run(
 ) -> OptimizeResult:
     # The loop itself is not differentiated: the derivative of a solution follows from the solution alone.
     held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
+    # Under jit nobody could look whether the start lies within its bounds.
+    held_x = held_problem.project(held_x)
     if mode == "refill":
         outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
     else:
@@ -192,7 +209,8 @@ def _run(
         nfev=outcome.num_evaluations,
         status=outcome.status,
         success=is_success(outcome.status),
-        optimality=max_norm(outcome.gradient),
+        optimality=max_norm(problem.projected(outcome.x, outcome.gradient)),
+        at_bound=unravel_plain(packing, at_bound(problem, outcome.x).T) if problem.is_bounded else None,
         history=history,
         aux=problems_first(problem.aux(solution)),
     )

@@ -20,6 +20,7 @@ from jaxdiff._api import (
     _pack,
     _to_front,
 )
+from jaxdiff._bounds import at_bound, check_takes_bounds, flat_bounds, unravel_plain, with_bounds
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import (
@@ -119,7 +120,7 @@ def least_squares(
     residual, hoisted = _hoist_tracers(residual, x0, args)
     args = (*args, *hoisted)
     start = packing.ravel(x0)
-    sides = _flat_bounds(bounds, packing, start[None])
+    sides = flat_bounds(bounds, packing, start[None], is_batch=False)
     problem = _problem(residual, args, (False,) * len(jax.tree.leaves(args)), packing, derivatives, has_aux, loss, f_scale, sides)
     result = _solve_fit(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history, covariance)
     result = jax.tree.map(lambda leaf: leaf[0], result)
@@ -199,7 +200,7 @@ def least_squares_batch(
     args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
     is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
     starts = packing.ravel(x0, batch_axes=1)
-    sides = _flat_bounds(bounds, packing, starts)
+    sides = flat_bounds(bounds, packing, starts, is_batch=True)
     problem = _problem(residual, args, is_batched, packing, derivatives, has_aux, loss, f_scale, sides)
     result = _solve_fit(problem, solver, starts.T, max_steps, options, history, covariance)
     if throw:
@@ -427,7 +428,7 @@ def _fit_entry(
         args = _map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes)
         is_batched = tuple(axis is not None for axis in arg_axes)
         starts = packing.ravel(p0, batch_axes=1)
-    sides = _flat_bounds(bounds, packing, starts)
+    sides = flat_bounds(bounds, packing, starts, is_batch=in_axes is not None)
     problem = _problem(fun, args, is_batched, packing, derivatives, False, loss, f_scale, sides)
     return _solve_fit(problem, solver, starts.T, max_steps, options, history, True, True, bool(absolute_sigma))
 
@@ -483,10 +484,7 @@ def _problem(
 ) -> LeastSquares:
     check_choice(loss, "loss", LOSSES)
     check_positive(f_scale, "f_scale")
-    if sides is not None:
-        # Lanes last, as all data; bounds of one problem are shared.
-        args = (*args, *(jnp.moveaxis(side, 0, -1) if side.ndim == 2 else side for side in sides))
-        is_batched = (*is_batched, *(side.ndim == 2 for side in sides))
+    args, is_batched = with_bounds(args, is_batched, sides)
     return LeastSquares(
         residual,
         args,
@@ -498,66 +496,6 @@ def _problem(
         loss=loss,
         loss_scale=jnp.asarray(f_scale, packing.dtype),
     )
-
-
-def _flat_bounds(bounds: Any, packing: Packing, starts: jax.Array) -> tuple[jax.Array, jax.Array] | None:
-    """Both bounds as flat vectors ``[n]``, or ``[problems, n]`` where a leaf has bounds for each problem.
-
-    Raises:
-        TypeError: bounds is no pair.
-        ValueError: another structure or shape; NaN; bounds that cross, or that leave out a start.
-    """
-    if bounds is None:
-        return None
-    if not (isinstance(bounds, (tuple, list)) and len(bounds) == 2):
-        raise TypeError(f"bounds = {bounds!r}; expected a pair (lower, upper), each None, a number or a pytree like x0")
-    if all(side is None for side in bounds):
-        return None
-    lower, upper = (
-        _flat_side(side, name, limit, packing, starts)
-        for side, name, limit in zip(bounds, ("lower", "upper"), (-np.inf, np.inf), strict=True)
-    )
-    if lower.ndim != upper.ndim:
-        lower, upper = jnp.broadcast_arrays(lower, upper)
-    if not is_traced((lower, upper, starts)):
-        low, high, start = (np.atleast_2d(np.asarray(side)) for side in (lower, upper, starts))
-        low, high, start = np.broadcast_arrays(low, high, start)
-        for lane, i in np.argwhere(~(low <= high))[:1]:
-            raise ValueError(f"bounds: at index {i} the lower bound {low[lane, i]} exceeds the upper bound {high[lane, i]}")
-        # A start that is not finite has a status of its own.
-        for lane, i in np.argwhere((start < low) | (start > high))[:1]:
-            where = f"problem {lane}, index {i}" if starts.shape[0] > 1 else f"index {i}"
-            raise ValueError(f"x0 = {start[lane, i]} at {where} lies outside its bounds [{low[lane, i]}, {high[lane, i]}]")
-    return lower, upper
-
-
-def _flat_side(side: Any, name: str, limit: float, packing: Packing, starts: jax.Array) -> jax.Array:
-    n, num_problems = packing.size, starts.shape[0]
-    if side is None:
-        return jnp.full(n, limit, packing.dtype)
-    side = as_float_leaves(side, f"the {name} bound")
-    leaves, structure = jax.tree.flatten(side)
-    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
-        flat = jnp.full(n, leaves[0], packing.dtype)
-    else:
-        if structure != packing.structure:
-            raise ValueError(f"the {name} bound is a pytree like {structure}; expected a number, or a pytree like x0: {packing.structure}")
-        spread, is_own = [], False
-        for leaf, shape in zip(leaves, packing.shapes, strict=True):
-            own = num_problems > 1 and leaf.shape == (num_problems, *shape)
-            if leaf.shape not in ((), shape) and not own:
-                raise ValueError(f"the {name} bound has a leaf of shape {leaf.shape}; expected a number or {shape}, as in x0")
-            is_own |= own
-            spread.append(leaf if own else jnp.broadcast_to(leaf, shape))
-        if is_own:
-            full = [jnp.broadcast_to(leaf, (num_problems, *shape)) for leaf, shape in zip(spread, packing.shapes, strict=True)]
-            flat = packing.ravel(structure.unflatten(full), batch_axes=1)
-        else:
-            flat = packing.ravel(structure.unflatten(spread))
-    if not is_traced(flat):
-        for index in np.argwhere(np.isnan(np.asarray(flat)))[:1]:
-            raise ValueError(f"the {name} bound at index {int(index[-1])} is nan; expected a number, or None for no bound")
-    return flat
 
 
 def _solve_fit(
@@ -573,8 +511,7 @@ def _solve_fit(
 ) -> FitResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     solver = _check_solver(solver)
-    if problem.is_bounded and not getattr(solver, "takes_bounds", False):
-        raise ValueError(f"solver = {type(solver).__name__}(...) takes no bounds; expected LevenbergMarquardt(...) with bounds")
+    check_takes_bounds(problem, solver, "LevenbergMarquardt(...)")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
@@ -635,14 +572,10 @@ def _run_fit(
     residuals = problem.residuals(solution)
     n = packing.size
     num_free = jnp.full(x.shape[-1], n, jnp.int32) if free is None else jnp.sum(free, axis=0, dtype=jnp.int32)
-    at_bound = jnp.zeros(x.shape, jnp.int32)
-    if problem.is_bounded:
-        lower, upper = problem.limits
-        at_bound = jnp.where(outcome.x >= upper, 1, jnp.where(outcome.x <= lower, -1, 0))
-        at_bound = jnp.where(jnp.broadcast_to(lower >= upper, x.shape), 2, at_bound)
+    flags = at_bound(problem, outcome.x)
     if covariance:
-        errors = jnp.where(at_bound == 2, 0, extra.pop("standard_errors"))
-        extra = problems_first(extra) | {"standard_errors": _unravel_plain(packing, errors.T)}
+        errors = jnp.where(flags == 2, 0, extra.pop("standard_errors"))
+        extra = problems_first(extra) | {"standard_errors": unravel_plain(packing, errors.T)}
     return FitResult(
         x=packing.unravel(solution.T),
         fun=value,
@@ -655,16 +588,10 @@ def _run_fit(
         history=history,
         aux=problems_first(problem.aux(solution)),
         residuals=residuals.T,
-        at_bound=_unravel_plain(packing, at_bound.T),
+        at_bound=unravel_plain(packing, flags.T),
         dof=residuals.shape[0] - num_free,
         **extra,
     )
-
-
-def _unravel_plain(packing: Packing, flat: jax.Array) -> PyTree:
-    """A tree like x, of the dtype of ``flat``."""
-    plain = dataclasses.replace(packing, dtypes=(flat.dtype.name,) * len(packing.dtypes))
-    return plain.unravel(flat)
 
 
 def _covariance(problem: LeastSquares, outcome: Outcome, is_absolute: bool) -> dict[str, jax.Array]:

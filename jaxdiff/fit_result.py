@@ -21,7 +21,6 @@ class FitResult(OptimizeResult):
 
     Attributes:
         residuals: the residuals at x, flat, ``[m]``.
-        at_bound: -1 where a parameter lies on its lower bound, 1 on its upper one, 2 where it is fixed, else 0; like x.
         dof: degrees of freedom: residuals less the parameters that no bound holds.
         rank: rank of the Jacobian of these parameters; where ``covariance`` is asked for.
         is_full_rank: whether it is full; where ``covariance`` is asked for.
@@ -30,7 +29,6 @@ class FitResult(OptimizeResult):
     """
 
     residuals: Any = None
-    at_bound: PyTree = None
     dof: Any = None
     rank: Any = None
     is_full_rank: Any = None

@@ -117,7 +117,7 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
         count, state, trace = carry
         was_running = state.status == Status.RUNNING
         state = step_running(problem, solver, state)
-        return count + 1, state, _record(trace, state, was_running)
+        return count + 1, state, _record(problem, trace, state, was_running)
 
     _, state, trace = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state, trace))
     return Outcome.of(state), None if trace is None else _in_order(trace, state.num_steps)
@@ -131,7 +131,7 @@ def _empty_trace(state: Any, length: int) -> Trace | None:
     return Trace(missing, missing, missing, jnp.full((length, *state.x.shape), jnp.nan, state.x.dtype))
 
 
-def _record(trace: Trace | None, state: Any, was_running: LaneBool) -> Trace | None:
+def _record(problem: Minimize, trace: Trace | None, state: Any, was_running: LaneBool) -> Trace | None:
     """Write the point of every lane that has just been stepped; each lane counts its own steps, so a stopped lane keeps its last points."""
     if trace is None:
         return None
@@ -143,7 +143,7 @@ def _record(trace: Trace | None, state: Any, was_running: LaneBool) -> Trace | N
     step_size = getattr(state, "step_size", jnp.full_like(state.value, jnp.nan))
     return Trace(
         value=trace.value.at[slot, lanes].set(state.value, mode="drop"),
-        optimality=trace.optimality.at[slot, lanes].set(max_norm(state.gradient), mode="drop"),
+        optimality=trace.optimality.at[slot, lanes].set(max_norm(problem.projected(state.x, state.gradient)), mode="drop"),
         step_size=trace.step_size.at[slot, lanes].set(step_size, mode="drop"),
         x=trace.x.at[slot, :, lanes].set(state.x.T, mode="drop"),
     )

@@ -212,6 +212,11 @@ class Minimize:
         is_held = ((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0)) | (lower >= upper)
         return ~is_held
 
+    def projected(self, x: LaneVector, gradient: LaneVector) -> LaneVector:
+        """The gradient of the parameters that may move, 0 for those held at a bound; the gradient itself without bounds."""
+        free = self.free(x, gradient)
+        return gradient if free is None else jnp.where(free, gradient, 0)
+
     def _flat_derivatives(self) -> Any:
         """The user's derivative functions speak of pytrees; the solvers of flat vectors."""
         if isinstance(self.derivatives, FiniteDifference):

@@ -105,8 +105,9 @@ class OptimizeResult:
         nfev: evaluations of f, those spent on finite differences included; a gradient by autodiff comes with its value and counts once.
         status: why the solver stopped, a code of `Status`.
         success: whether the status claims a solution.
-        optimality: largest absolute entry of ``jac``.
+        optimality: largest absolute entry of ``jac``, parameters that a bound holds left out.
         covariance: covariance of the parameters, where asked for.
+        at_bound: -1 where a parameter lies on its lower bound, 1 on its upper one, 2 where it is fixed, else 0; like x; None without bounds.
         history: a `History`, where asked for.
         aux: what f returns beside its value at x, where ``has_aux``.
 
@@ -126,6 +127,7 @@ class OptimizeResult:
     success: Any
     optimality: Any
     covariance: Any = None
+    at_bound: PyTree = None
     history: History | None = None
     aux: PyTree = None
 

@@ -5,9 +5,12 @@
 
 Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 6.1 and equations 6.17, 6.20. The line search bisects towards the weak
 Wolfe conditions, one trial per step: Lewis and Overton, Nonsmooth optimization via quasi-Newton methods, Math. Program. 141 (2013) 135-163,
-algorithm 2.6; the parabola in place of its bisection, and the restart from the identity, are our own.
+algorithm 2.6; the parabola in place of its bisection, and the restart from the identity, are our own. Between bounds H is that of the
+parameters that may move, as in Kim, Sra and Dhillon, Tackling box-constrained optimization via a new projected quasi-Newton approach,
+SIAM J. Sci. Comput. 32 (2010) 3548-3563; a parameter that a bound holds teaches it nothing.
 """
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -20,6 +23,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
+from jaxdiff.solvers.path import Path, among_free
 
 
 @pytree_dataclass
@@ -77,6 +81,7 @@ class BFGS:
 
     name: ClassVar[str] = "bfgs"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    takes_bounds: ClassVar[bool] = True
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -96,22 +101,26 @@ class BFGS:
     def step(self, problem: Minimize, state: BFGSState) -> BFGSState:
         """See `base.Solver`."""
         is_start = state.num_steps < 0
-        direction = -matvec(state.inverse_hessian, state.gradient)
-        slope = dot(state.gradient, direction)
         step_size = state.bracket.trial
-        displacement = step_size * direction
-        trial_x = state.x + displacement
+        free = problem.free(state.x, state.gradient)
+        direction = among_free(free, -matvec(state.inverse_hessian, among_free(free, state.gradient)))
+        path = Path.along(problem, state.x, state.gradient, direction, step_size)
+        direction, slope, trial_x = path.direction, path.slope, path.x
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         is_finite = is_all_finite(trial_x, trial_value, trial_gradient)
-        trial_slope = dot(trial_gradient, direction)
-        is_low = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, step_size)
-        bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, slope, trial_slope)
+        trial_slope = dot(trial_gradient, path.moving)
+        is_low = is_finite & is_sufficient_decrease(state.value, trial_value, path.mean_slope, trial_slope, step_size)
+        bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, path.mean_slope, trial_slope)
+        if problem.is_bounded:
+            bracket = dataclasses.replace(bracket, trial=jnp.where(is_low, bracket.trial, path.not_past_first_stop(step_size, bracket.trial)))
         is_accepted = is_accepted | (is_start & is_finite)
 
-        updated = _updated(state.inverse_hessian, displacement, trial_gradient - state.gradient, state.is_fresh)
+        change = among_free(free, trial_gradient - state.gradient)
+        updated = _updated(state.inverse_hessian, path.displacement, change, state.is_fresh)
         inverse_hessian, is_fresh = select_lanes(is_start, (state.inverse_hessian, state.is_fresh), (updated, jnp.zeros_like(is_start)))
         # Nothing is known of the curvature yet: the first trial moves no coordinate by more than one.
-        first = safe_divide(jnp.ones_like(step_size), max_norm(trial_gradient), otherwise=1.0)
+        projected = problem.projected(trial_x, trial_gradient)
+        first = safe_divide(jnp.ones_like(step_size), max_norm(projected), otherwise=1.0)
         next_trial = jnp.where(is_start, jnp.minimum(first, 1), 1).astype(step_size.dtype)
         bracket = select_lanes(is_accepted, Bracket.fresh(next_trial), bracket)
 
@@ -120,7 +129,7 @@ class BFGS:
         is_stuck = ~is_accepted & jnp.all(bracket.trial * jnp.abs(direction) <= epsilon * jnp.abs(state.x), axis=0)
         is_stuck = is_stuck | (~is_accepted & ((bracket.trial <= epsilon**2) | ~(slope < 0)))
         is_restarted = is_stuck & ~state.is_fresh & ~is_start
-        gentle = safe_divide(jnp.ones_like(step_size), max_norm(state.gradient), otherwise=1.0)
+        gentle = safe_divide(jnp.ones_like(step_size), max_norm(among_free(free, state.gradient)), otherwise=1.0)
         n, lanes = state.x.shape
         restart = (_identity(n, lanes, state.x.dtype), jnp.ones_like(is_start), Bracket.fresh(jnp.minimum(gentle, 1)))
         inverse_hessian, is_fresh, bracket = select_lanes(
@@ -132,7 +141,7 @@ class BFGS:
         failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(trial_gradient, self.gtol)
+        is_converged = is_accepted & is_gradient_small(projected, self.gtol)
         x, value, gradient = select_lanes(
             is_accepted | is_start, (trial_x, trial_value, trial_gradient), (state.x, state.value, state.gradient)
         )

@@ -2,7 +2,7 @@
 
     u_k, s_{k+1} = update(g_k, s_k, x_k),    x_{k+1} = x_k + u_k
 
-The update rules are optax's, untouched. Source: optax, GradientTransformation and GradientTransformationExtraArgs.
+The update rules are optax's, untouched; between bounds x_{k+1} is the nearest point within them. Source: optax, GradientTransformation and GradientTransformationExtraArgs.
 """
 
 from typing import Any, ClassVar
@@ -71,6 +71,7 @@ class FromOptax:
 
     name: ClassVar[str] = "optax"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    takes_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.transformation, optax.GradientTransformation):
@@ -101,11 +102,12 @@ class FromOptax:
         new_inner = jax.tree.map(lambda new, old: new.astype(old.dtype), new_inner, state.transformation_state)
         is_start = state.num_steps < 0
         new_x, new_inner = select_lanes(is_start, (state.x, state.transformation_state), (new_x, new_inner))
+        new_x = problem.project(new_x)
         new_value, new_gradient = problem.value_and_gradient(new_x)
         is_finite = is_all_finite(new_x, new_value, new_gradient)
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient = select_lanes(is_finite | is_start, (new_x, new_value, new_gradient), (state.x, state.value, state.gradient))
-        status = jnp.where(is_gradient_small(new_gradient, self.gtol), Status.CONVERGED_GRADIENT, Status.RUNNING)
+        status = jnp.where(is_gradient_small(problem.projected(new_x, new_gradient), self.gtol), Status.CONVERGED_GRADIENT, Status.RUNNING)
         failure = jnp.where(new_value == -jnp.inf, Status.UNBOUNDED, Status.NON_FINITE)
         failure = jnp.where(is_start, Status.NON_FINITE_START, failure)
         status = jnp.where(is_finite, status, failure)

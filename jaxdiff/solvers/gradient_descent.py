@@ -3,6 +3,7 @@
     x_{k+1} = x_k - alpha_k g_k
 
 Source: Nocedal and Wright, Numerical Optimization (2006), section 3.1 (backtracking: algorithm 3.1, one trial per step of the solver).
+Between bounds it is the projected gradient method, x_{k+1} = P(x_k - alpha_k g_k).
 """
 
 from typing import Any, ClassVar, Literal
@@ -18,6 +19,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, shortened
+from jaxdiff.solvers.path import Path
 
 
 @pytree_dataclass
@@ -73,6 +75,7 @@ class GradientDescent:
 
     name: ClassVar[str] = "gradient_descent"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    takes_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive(self.learning_rate, "learning_rate")
@@ -89,26 +92,27 @@ class GradientDescent:
     def step(self, problem: Minimize, state: GradientDescentState) -> GradientDescentState:
         """See `base.Solver`."""
         is_start = state.num_steps < 0
-        trial_x = state.x - state.step_size * state.gradient
+        path = Path.along(problem, state.x, state.gradient, -state.gradient, state.step_size)
+        trial_x = path.x
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         is_finite = is_all_finite(trial_x, trial_value, trial_gradient)
         if self.line_search == "fixed":
             is_accepted, step_size = is_finite, state.step_size
             failure = jnp.where(is_finite, Status.RUNNING, Status.NON_FINITE)
         else:
-            slope = -dot(state.gradient, state.gradient)
-            trial_slope = -dot(trial_gradient, state.gradient)
+            slope, trial_slope = path.mean_slope, dot(trial_gradient, path.moving)
             is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, state.step_size)
-            step_size = jnp.where(is_accepted, 2 * state.step_size, shortened(state.step_size, state.value, trial_value, slope))
+            shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, slope))
+            step_size = jnp.where(is_accepted, 2 * state.step_size, shorter)
             step_size = jnp.where(is_start, state.step_size, step_size)
             # A step that no longer moves any coordinate by more than rounding will not do so when it is shorter still.
             reach = machine_epsilon(state.x.dtype) * jnp.abs(state.x)
-            is_stuck = ~is_accepted & jnp.all(jnp.abs(step_size * state.gradient) <= reach, axis=0)
+            is_stuck = ~is_accepted & jnp.all(jnp.abs(step_size * path.direction) <= reach, axis=0)
             is_stuck = is_stuck | (~is_accepted & (step_size <= jnp.finfo(step_size.dtype).smallest_normal))
             failure = jnp.where(is_stuck, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(trial_gradient, self.gtol)
+        is_converged = is_accepted & is_gradient_small(problem.projected(trial_x, trial_gradient), self.gtol)
         status = jnp.where(is_converged, Status.CONVERGED_GRADIENT, failure)
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient = select_lanes(

@@ -5,7 +5,8 @@
 E_k is zero where H_k is safely positive definite, and else large enough that p_k is a direction of descent.
 
 Source: Nocedal and Wright, Numerical Optimization (2006), section 3.4 and algorithm 3.2; Gill, Murray and Wright, Practical Optimization
-    (1981), section 4.4.2. The test for saddles and its escape are our own.
+    (1981), section 4.4.2. The test for saddles and its escape are our own. Between bounds H_k is that of the
+    parameters that may move (Bertsekas, SIAM J. Control Optim. 20 (1982) 221-246; see `path`).
 """
 
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, rounding_of, shortened
+from jaxdiff.solvers.path import Path, among_free, open_ways
 
 
 @pytree_dataclass
@@ -82,6 +84,7 @@ class Newton:
 
     name: ClassVar[str] = "newton"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    takes_bounds: ClassVar[bool] = True
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -100,19 +103,20 @@ class Newton:
 
     def step(self, problem: Minimize, state: NewtonState) -> NewtonState:
         """See `base.Solver`."""
-        slope = dot(state.gradient, state.direction)
-        trial_x = state.x + state.step_size * state.direction
+        path = Path.along(problem, state.x, state.gradient, state.direction, state.step_size)
+        trial_x = path.x
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         trial_hessian = problem.hessian(trial_x)
         is_finite = is_all_finite(trial_x, trial_value, trial_gradient, trial_hessian)
-        trial_slope = dot(trial_gradient, state.direction)
-        is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, state.step_size)
+        trial_slope = dot(trial_gradient, path.moving)
+        is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, path.mean_slope, trial_slope, state.step_size)
 
         direction, is_definite, assessed, probes = self._assess(
             problem, trial_x, trial_value, trial_gradient, trial_hessian, state.num_steps >= 0
         )
-        step_size = jnp.where(is_accepted, 1, shortened(state.step_size, state.value, trial_value, slope)).astype(state.step_size.dtype)
-        rejected = _status_after_rejection(state, slope, step_size, is_finite)
+        shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, path.mean_slope))
+        step_size = jnp.where(is_accepted, 1, shorter).astype(state.step_size.dtype)
+        rejected = _status_after_rejection(state, path.slope, step_size, is_finite)
         rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
         rejected = jnp.where(state.num_steps < 0, Status.NON_FINITE_START, rejected)
         # A start that is not finite is shown as it is: its value is the evidence.
@@ -137,9 +141,11 @@ class Newton:
         self, problem: Minimize, x: LaneVector, value: LaneFloat, gradient: LaneVector, hessian: LaneMatrix, has_moved: LaneBool
     ) -> "tuple[LaneVector, LaneBool, LaneInt, LaneInt]":
         """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
-        direction, is_definite = solve_modified(hessian, -gradient)
+        is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
+        hessian, reduced, is_movable, is_weak = _reduced(problem, x, gradient, hessian, self.gtol)
+        direction, is_definite = solve_modified(hessian, -reduced)
+        direction = open_ways(problem, x, direction)
         promised = -dot(gradient, direction) / 2
-        is_small = is_gradient_small(gradient, self.gtol)
         is_step_small = jnp.all(jnp.abs(direction) <= self.xtol * jnp.abs(x), axis=0)
         is_gain_small = promised <= self.ftol * jnp.abs(value)
         status = jnp.where(is_gain_small, Status.CONVERGED_VALUE, Status.RUNNING)
@@ -151,11 +157,12 @@ class Newton:
         is_doubtful = is_flat & ~is_definite & is_all_finite(gradient, hessian)
         escape, has_escape, is_saddle = jax.lax.cond(
             jnp.any(is_doubtful),
-            lambda: _probe_null_vectors(problem, x, value, hessian),
+            lambda: _probe_null_vectors(problem, x, value, hessian, is_movable),
             lambda: (jnp.zeros_like(x), jnp.zeros_like(is_small), jnp.zeros_like(is_small)),
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
-        stop = jnp.where(is_saddle, Status.SADDLE_POINT, stop)
+        # Negative curvature across a bound is no saddle.
+        stop = jnp.where(is_saddle & ~is_weak, Status.SADDLE_POINT, stop)
         # A spike that shrinks between the data ends here with nothing to go by; an f that is constant from its start has its minimum there.
         is_constant = has_moved & jnp.all(gradient == 0, axis=0) & jnp.all(hessian == 0, axis=(0, 1))
         stop = jnp.where(is_constant, Status.PLATEAU, stop)
@@ -177,7 +184,30 @@ def _status_after_rejection(state: NewtonState, slope: LaneFloat, next_step_size
     return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)
 
 
-def _probe_null_vectors(problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix) -> "tuple[LaneVector, LaneBool, LaneBool]":
+def _reduced(
+    problem: Minimize, x: LaneVector, gradient: LaneVector, hessian: LaneMatrix, gtol: Any
+) -> "tuple[LaneMatrix, LaneVector, jax.Array | None, LaneBool]":
+    """Hessian and gradient among the parameters that may move, rows of the identity in place of the others.
+
+    A parameter on a bound whose gradient is no larger than gtol is not held: only so is a maximum on a bound seen for what it is.
+
+    Returns:
+        Hessian, gradient, which parameters may move (None without bounds), and whether one of them lies on a bound.
+    """
+    free = problem.free(x, gradient)
+    if free is None:
+        return hessian, gradient, None, jnp.zeros(x.shape[-1], bool)
+    lower, upper = problem.limits
+    is_movable = (lower < upper) & (free | (jnp.abs(gradient) <= gtol))
+    is_weak = jnp.any(is_movable & ((x <= lower) | (x >= upper)), axis=0)
+    identity = jnp.eye(x.shape[0], dtype=x.dtype)[..., None]
+    hessian = jnp.where(is_movable[:, None] & is_movable[None], hessian, identity)
+    return hessian, jnp.where(is_movable, gradient, 0), is_movable, is_weak
+
+
+def _probe_null_vectors(
+    problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix, is_movable: jax.Array | None
+) -> "tuple[LaneVector, LaneBool, LaneBool]":
     """Try f along every eigenvector, both ways, near and far.
 
     Returns:
@@ -193,10 +223,11 @@ def _probe_null_vectors(problem: Minimize, x: LaneVector, value: LaneFloat, hess
     reaches = jnp.array([epsilon**0.25, 0.01, 0.1, 1.0], x.dtype)
 
     def probe(k: jax.Array, best: tuple[LaneVector, LaneFloat]) -> tuple[LaneVector, LaneFloat]:
-        vector = jax.lax.dynamic_index_in_dim(eigenvectors, k // 8, axis=1, keepdims=False)
+        vector = among_free(is_movable, jax.lax.dynamic_index_in_dim(eigenvectors, k // 8, axis=1, keepdims=False))
         reach = reaches[(k // 2) % 4] * jnp.where(k % 2 == 0, 1, -1).astype(x.dtype)
-        displacement = vector * (reach / max_norm(vector / size))
-        trial = problem.value(x + displacement)
+        length = max_norm(vector / size)
+        displacement = vector * (reach / jnp.where(length > 0, length, 1))
+        trial = problem.value(problem.project(x + displacement))
         return select_lanes(trial < best[1], (displacement, trial), best)
 
     displacement, lowest = jax.lax.fori_loop(0, 8 * x.shape[0], probe, (jnp.zeros_like(x), value))

@@ -1,0 +1,81 @@
+"""The way of a step between bounds: straight where there is room, and along the bounds where there is none.
+
+    x(alpha) = P(x + alpha p),    P(x) = min(max(x, lower), upper)
+
+The direction p is made by a solver from the parameters that may move (`Minimize.free`), so that it descends among them: the two-metric
+projection of Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J. Control Optim. 20 (1982)
+221-246. In place of its tolerance around the bounds stands the first of the step sizes at which a bound is met: a search that shortens its
+step tries that one too, and there the parameter lies on its bound to the last bit. So no tolerance depends on the units of x, and no
+step creeps towards a bound without arriving.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff._numerics import machine_epsilon, safe_divide
+from jaxdiff._pytree import pytree_dataclass
+from jaxdiff._types import LaneFloat, LaneVector
+from jaxdiff.linalg import dot
+from jaxdiff.problem import Minimize
+
+
+@pytree_dataclass
+class Path:
+    """One trial along the way, and what the search needs to know of it.
+
+    Attributes:
+        x: the trial point, between the bounds.
+        displacement: from the start of the way to the trial.
+        direction: the direction at the start; 0 where a bound leaves no way.
+        moving: the direction at the trial; 0 where a bound has been met before.
+        slope: derivative of f along the way at its start.
+        mean_slope: what the gradient at the start promises of the trial, per unit of step size.
+        first_stop: the smallest step size at which a parameter meets its bound; None without bounds.
+    """
+
+    x: LaneVector
+    displacement: LaneVector
+    direction: LaneVector
+    moving: LaneVector
+    slope: LaneFloat
+    mean_slope: LaneFloat
+    first_stop: LaneFloat | None
+
+    @classmethod
+    def along(cls, problem: Minimize, x: LaneVector, gradient: LaneVector, direction: LaneVector, step_size: LaneFloat) -> "Path":
+        """The trial at ``step_size``; without bounds the point on the straight line, and nothing more is computed than for that."""
+        if not problem.is_bounded:
+            displacement, slope = step_size * direction, dot(gradient, direction)
+            return cls(x + displacement, displacement, direction, direction, slope, slope, None)
+        lower, upper = problem.limits
+        direction = open_ways(problem, x, direction)
+        limit = jnp.where(direction < 0, lower, upper)
+        room = jnp.where(direction == 0, jnp.inf, safe_divide(limit - x, direction))
+        # A trial that should meet the bound exactly may miss it by rounding.
+        has_met = step_size * (1 + 4 * machine_epsilon(x.dtype)) >= room
+        trial = problem.project(jnp.where(has_met, limit, x + step_size * direction))
+        displacement = trial - x
+        mean = safe_divide(jnp.minimum(dot(gradient, displacement), 0), step_size)
+        return cls(
+            trial, displacement, direction, jnp.where(has_met, 0, direction), dot(gradient, direction), mean, jnp.min(room, axis=0)
+        )
+
+    def not_past_first_stop(self, tried: LaneFloat, shorter: LaneFloat) -> LaneFloat:
+        """The shorter step to try next, but not shorter than to the first bound, unless that has been tried."""
+        if self.first_stop is None:
+            return shorter
+        return jnp.where(self.first_stop < tried, jnp.maximum(shorter, self.first_stop), shorter)
+
+
+def open_ways(problem: Minimize, x: LaneVector, direction: LaneVector) -> LaneVector:
+    """The direction, 0 where it leads out of a bound on which the parameter lies, or where it is fixed."""
+    if not problem.is_bounded:
+        return direction
+    lower, upper = problem.limits
+    is_open = jnp.where(direction < 0, x > lower, x < upper)
+    return jnp.where(is_open & (lower < upper), direction, 0)
+
+
+def among_free(free: jax.Array | None, vector: LaneVector) -> LaneVector:
+    """The vector, 0 where a parameter is not free."""
+    return vector if free is None else jnp.where(free, vector, 0)
