@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._types import LaneInt, LaneVector, PyTree
+from jaxdiff._types import LaneVector, PyTree
 from jaxdiff._validation import as_float_leaves, is_traced
 from jaxdiff.problem import Minimize, Packing
 
@@ -49,7 +49,7 @@ def _flat_side(side: Any, name: str, limit: float, packing: Packing, num_problem
         return jnp.full(n, limit, packing.dtype)
     side = as_float_leaves(side, f"the {name} bound")
     leaves, structure = jax.tree.flatten(side)
-    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+    if structure == jax.tree.structure(0) and jnp.ndim(leaves[0]) == 0:
         flat = jnp.full(n, leaves[0], packing.dtype)
     else:
         if structure != packing.structure:
@@ -94,7 +94,7 @@ def check_takes_bounds(problem: Minimize, solver: Any, instead: str) -> None:
         raise ValueError(f"solver = {type(solver).__name__}(...) takes no bounds; expected {instead} with bounds")
 
 
-def at_bound(problem: Minimize, x: LaneVector) -> LaneInt:
+def at_bound(problem: Minimize, x: LaneVector) -> jax.Array:
     """-1 where a parameter lies on its lower bound, 1 on its upper one, 2 where it is fixed, else 0; like x."""
     if not problem.is_bounded:
         return jnp.zeros(x.shape, jnp.int32)

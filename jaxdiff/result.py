@@ -107,7 +107,8 @@ class OptimizeResult:
         success: whether the status claims a solution.
         optimality: largest absolute entry of ``jac``, parameters that a bound holds left out.
         covariance: covariance of the parameters, where asked for.
-        at_bound: -1 where a parameter lies on its lower bound, 1 on its upper one, 2 where it is fixed, else 0; like x; None without bounds.
+        at_bound: -1 where a parameter lies on its lower bound, 1 on its upper one, 2 where it is fixed, else 0; like x;
+            None without bounds.
         history: a `History`, where asked for.
         aux: what f returns beside its value at x, where ``has_aux``.
 

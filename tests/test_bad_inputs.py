@@ -201,6 +201,35 @@ def test_row_21_a_step_out_of_the_domain_is_taken_back(solver: Any) -> None:
     assert float(result.x) == pytest.approx(np.e, rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ((1.0, -1.0), ValueError, r"bounds: at index 0 the lower bound 1.0 exceeds the upper bound -1.0"),
+        ((None, [2.0, np.nan]), ValueError, r"the upper bound at index 1 is nan"),
+        ((np.zeros(3), None), ValueError, r"the lower bound has a leaf of shape \(3,\); expected a number or \(2,\)"),
+        (({"a": 0.0}, None), ValueError, r"the lower bound is a pytree like .*expected a number, or a pytree like x0"),
+        ((None, [9.0, 0.5]), ValueError, r"x0 = 1.0 at index 1 lies outside its bounds \[-inf, 0.5\]"),
+        (("low", None), TypeError, r"the lower bound = 'low' is a str; expected a real number"),
+        (3.0, TypeError, r"bounds = 3.0; expected a pair \(lower, upper\)"),
+        ([(0.0, 1.0), (0.0, 1.0), (0.0, 1.0)], TypeError, r"expected a pair \(lower, upper\)"),
+    ],
+)
+def test_row_31_bounds_that_make_no_sense_name_index_and_values(bounds: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        jd.minimize(sphere, [1.0, 1.0], bounds=bounds)
+
+
+def test_row_31_a_batch_names_the_problem_too() -> None:
+    with pytest.raises(ValueError, match=r"x0 = 1.0 at problem 1, index 0 lies outside its bounds \[2.0, inf\]"):
+        jd.minimize_batch(sphere, np.ones((3, 2)), bounds=(np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]]), None))
+    with pytest.raises(
+        ValueError, match=r"the upper bound has a leaf of shape \(4, 2\); expected a number or \(2,\), as in x0, or \(3, 2\)"
+    ):
+        jd.minimize_batch(sphere, np.ones((3, 2)), bounds=(None, np.ones((4, 2))))
+    with pytest.raises(ValueError, match=r"solver = LBFGS\(...\) takes no bounds; expected BFGS\(\)"):
+        jd.minimize(sphere, [1.0], bounds=(0.0, None), solver=jd.LBFGS())
+
+
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s.name)
 def test_row_26_a_start_at_the_minimiser_takes_no_step(solver: Any) -> None:
     for fun in (sphere, lambda x: 4.0 + 0 * jnp.sum(x)):
@@ -252,7 +281,7 @@ def test_data_that_is_no_data_is_named() -> None:
 
 def test_the_rows_tested_here_are_rows_of_the_table() -> None:
     rows = {item["id"] for item in json.loads((pathlib.Path(__file__).parent / "data" / "bad_inputs.json").read_text())["items"]}
-    assert {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 20, 21, 26, 34, 38, 39, 40} <= rows
+    assert {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 20, 21, 26, 31, 34, 38, 39, 40} <= rows
 
 
 @pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton()], ids=lambda s: s.name)

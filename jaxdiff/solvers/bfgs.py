@@ -112,7 +112,8 @@ class BFGS:
         is_low = is_finite & is_sufficient_decrease(state.value, trial_value, path.mean_slope, trial_slope, step_size)
         bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, path.mean_slope, trial_slope)
         if problem.is_bounded:
-            bracket = dataclasses.replace(bracket, trial=jnp.where(is_low, bracket.trial, path.not_past_first_stop(step_size, bracket.trial)))
+            trial = path.not_past_first_stop(step_size, bracket.trial)
+            bracket = dataclasses.replace(bracket, trial=jnp.where(is_low, bracket.trial, trial))
         is_accepted = is_accepted | (is_start & is_finite)
 
         change = among_free(free, trial_gradient - state.gradient)

@@ -2,7 +2,9 @@
 
     u_k, s_{k+1} = update(g_k, s_k, x_k),    x_{k+1} = x_k + u_k
 
-The update rules are optax's, untouched; between bounds x_{k+1} is the nearest point within them. Source: optax, GradientTransformation and GradientTransformationExtraArgs.
+The update rules are optax's, untouched; between bounds x_{k+1} is the nearest point within them.
+
+Source: optax, GradientTransformation and GradientTransformationExtraArgs.
 """
 
 from typing import Any, ClassVar

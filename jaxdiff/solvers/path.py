@@ -56,9 +56,7 @@ class Path:
         trial = problem.project(jnp.where(has_met, limit, x + step_size * direction))
         displacement = trial - x
         mean = safe_divide(jnp.minimum(dot(gradient, displacement), 0), step_size)
-        return cls(
-            trial, displacement, direction, jnp.where(has_met, 0, direction), dot(gradient, direction), mean, jnp.min(room, axis=0)
-        )
+        return cls(trial, displacement, direction, jnp.where(has_met, 0, direction), dot(gradient, direction), mean, jnp.min(room, axis=0))
 
     def not_past_first_stop(self, tried: LaneFloat, shorter: LaneFloat) -> LaneFloat:
         """The shorter step to try next, but not shorter than to the first bound, unless that has been tried."""
