@@ -248,7 +248,7 @@ def _curves(f: Callable[[Any], Any], x: np.ndarray, n: int, methods: list[Finite
         predicted = default_step(method.kind, n, method.order, x.dtype.name) * 2.0 ** round(math.log2(length))
         best = int(np.argmin(errors))
         near = int(np.argmin(np.abs(np.log(steps / predicted))))
-        falling, rising = _slopes(steps, errors, n + method.order)
+        falling, rising = fitted_slopes(steps, errors, n + method.order)
         curves.append(
             StepCurve(
                 scheme=f"{method.kind}-{method.order}",
@@ -267,8 +267,19 @@ def _curves(f: Callable[[Any], Any], x: np.ndarray, n: int, methods: list[Finite
     return curves
 
 
-def _slopes(steps: np.ndarray, errors: np.ndarray, powers: int) -> tuple[float, float]:
-    """Slopes to the left and to the right of the bottom, on logarithmic axes; the ratio of the two errors grows by so many powers."""
+def fitted_slopes(steps: np.ndarray, errors: np.ndarray, powers: int) -> tuple[float, float]:
+    """Slopes of the error to the left and to the right of the best step, on logarithmic axes; NaN where too few steps show one.
+
+    Args:
+        steps: ascending, powers of two.
+        errors: relative, at each step.
+        powers: order of the derivative and of the scheme together: by so many powers of the step the ratio of the two errors grows.
+
+    Example:
+        >>> h = 2.0 ** np.arange(-40, 0)
+        >>> [round(slope, 1) for slope in fitted_slopes(h, h**2 + 1e-16 / h, 3)]
+        [-1.0, 2.0]
+    """
     bottom = int(np.argmin(errors))
     clearance = math.ceil(_CLEARANCE / powers)
     # An error of one is no derivative at all and follows no power law, nor does what lies beyond it; zero has no logarithm.

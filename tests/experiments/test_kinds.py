@@ -99,6 +99,12 @@ def test_step_sweep_is_a_u_whose_sides_have_the_slopes_of_truncation_and_roundin
         left = np.polyfit(steps[:12], errors[:12], 1)[0]
         assert right == pytest.approx(order, abs=0.2)
         assert left == pytest.approx(-1, abs=0.3)
+        row = next(row for row in rows(finished, "accuracy", "step") if row["scheme"] == scheme)
+        assert (row["rounding"], row["truncation"]) == (pytest.approx(-1, abs=0.1), pytest.approx(order, abs=0.1))
+    worse = [row | {"truncation": row["order"] - 1.0} for row in rows(finished, "accuracy", "step")]
+    outcome = Outcome({**record(finished, "accuracy").outcome.tables, "step": _table("step", worse).tables["step"]})
+    verdicts = KINDS["accuracy"](**SMALL["accuracy"]).verdicts(outcome)
+    assert [verdict.is_good for verdict in verdicts if "Truncation" in verdict.text] == [False]
 
 
 def test_documented_derivative_that_is_wrong_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

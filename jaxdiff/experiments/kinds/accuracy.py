@@ -13,6 +13,8 @@ from jaxdiff.experiments.registry import SCHEMES, FunctionName, SchemeName
 
 # A default step counts as well chosen where its error is within this factor of the best step's.
 STEP_FACTOR = 5.0
+# The fitted powers of the step are right to this much.
+SLOPE_TOLERANCE = 0.5
 COSTS = {"cost": "evaluations", "time": "seconds"}
 
 
@@ -131,6 +133,7 @@ class Accuracy(Experiment):
         import jax
 
         import jaxdiff as jd
+        from jaxdiff.diagnostics.step_sweep import fitted_slopes
         from jaxdiff.experiments.references import relative_error
 
         function = _function(self.sweep_function)
@@ -159,6 +162,9 @@ class Accuracy(Experiment):
                 at_default = float(np.median(relative_error(default, references)))
                 best = int(np.argmin(errors))
                 row = {"dtype": dtype, "scheme": scheme, "default_step": step, "default_error": at_default}
+                order = SCHEMES[scheme].order
+                slopes = zip(("rounding", "truncation"), fitted_slopes(steps.astype(np.float64), errors, 1 + order), strict=True)
+                row |= {"order": order} | {name: slope for name, slope in slopes if slope == slope}
                 row |= {
                     "best_step": float(steps[best]),
                     "best_error": float(errors[best]),
@@ -180,6 +186,13 @@ class Accuracy(Experiment):
                     is_good=worst["ratio"] <= STEP_FACTOR,
                 )
             )
+        rows = outcome.tables["step"].rows
+        gaps = [(abs(row["truncation"] - row["order"]), row) for row in rows if "truncation" in row]
+        gaps += [(abs(row["rounding"] + 1), row) for row in rows if "rounding" in row]
+        if gaps:
+            gap, row = max(gaps, key=lambda pair: pair[0])
+            text = f"Truncation grows with the power of the step that each scheme claims and rounding as 1/h, to {gap:.2f} in the exponent"
+            verdicts.append(Verdict(f"{text} (the farthest is {row['scheme']} in {row['dtype']}).", is_good=gap <= SLOPE_TOLERANCE))
         summary = outcome.tables["by_scheme"].rows
         for dtype in self.dtypes:
             first = [row for row in summary if row["dtype"] == dtype and row["derivative"] == self.derivatives[0]]
@@ -281,6 +294,8 @@ def _sweep_table(name: str, rows: list[dict[str, Any]]) -> Table:
         Column("best_step", "best step", ".2e"),
         Column("best_error", "median error there", ".1e"),
         Column("ratio", "default / best", ".2f"),
+        Column("rounding", "slope to the left", "+.2f"),
+        Column("truncation", "slope to the right", "+.2f"),
     ]
     return Table(
         f"The default step against the best one, first derivative of {name}", columns, rows, "Steps relative to max(|x|, 1).", is_main=False
