@@ -4,7 +4,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,32 @@ import optax
 from jax.core import Tracer
 
 from jaxdiff._bounds import at_bound, check_takes_bounds, flat_bounds, unravel_plain, with_bounds
+from jaxdiff._progress import Progress, Report, Reporting, WithinBudget
 from jaxdiff._types import Objective, PyTree
-from jaxdiff._validation import as_data, as_float_leaves, check_count, closest, explain_tracing_errors, suggest_keywords
+from jaxdiff._validation import (
+    as_data,
+    as_float_leaves,
+    check_choice,
+    check_count,
+    closest,
+    explain_tracing_errors,
+    is_traced,
+    suggest_keywords,
+)
 from jaxdiff.batch.engine import solve_refill
 from jaxdiff.batch.lockstep import solve_lockstep
 from jaxdiff.batch.options import BatchOptions
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied
 from jaxdiff.derivatives.protocol import Method
 from jaxdiff.linalg import max_norm
-from jaxdiff.loop import attach_derivative
+from jaxdiff.loop import attach_derivative, solve_unrolled
 from jaxdiff.problem import Minimize, Packing
 from jaxdiff.result import History, OptimizeResult, is_success
 from jaxdiff.solvers import BFGS, SOLVERS, FromOptax
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 
 _ALIASES = {"maxiter": "max_steps", "max_iter": "max_steps", "method": "solver", "tol": "solver", "options": "solver", "jac": "derivatives"}
+_ALIASES |= {"maxfev": "max_evals", "maxfun": "max_evals", "max_nfev": "max_evals", "disp": "verbose", "diff": "differentiation"}
 
 
 @suggest_keywords(**_ALIASES)
@@ -40,7 +51,11 @@ def minimize(
     bounds: Any = None,
     has_aux: bool = False,
     max_steps: int = 256,
+    max_evals: int | None = None,
+    differentiation: Literal["implicit", "unrolled"] = "implicit",
     history: bool | int = False,
+    callback: Callable[[Progress], Any] | None = None,
+    verbose: int = 0,
     throw: bool = False,
 ) -> OptimizeResult:
     """Minimize a scalar function of a pytree of real numbers.
@@ -60,7 +75,13 @@ def minimize(
             asked for its value outside of them (finite differences look a step beyond).
         has_aux: whether ``fun`` returns a pair ``(value, aux)``.
         max_steps: steps at most; one trial each.
+        max_evals: evaluations of f at most, counted as in ``nfev``: no step begins once they are made. None: as many as the steps take.
+        differentiation: ``"implicit"``: derivatives of the solution by the implicit function theorem, at the cost of one linear solve.
+            ``"unrolled"``: derivatives of the steps themselves, forward and reverse, with respect to x0 and the solver's options too; all
+            ``max_steps`` are kept for the way back, and a start at the solution has no steps to differentiate.
         history: True keeps every point, a number the last so many.
+        callback: called on the host with a `Progress` after every step, the start included. Without one nothing is compiled in for it.
+        verbose: 0 is silent, 1 prints how the run ended, 2 a row for every step as well.
         throw: raise where the solver does not succeed. Not under ``jit``.
 
     Returns:
@@ -87,8 +108,13 @@ def minimize(
     sides = flat_bounds(bounds, packing, start[None], is_batch=False)
     args, is_batched = with_bounds(args, (False,) * len(jax.tree.leaves(args)), sides)
     problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
-    result = _solve(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history)
+    report = _report(callback, verbose)
+    result = _solve(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history, max_evals, differentiation, report)
     result = jax.tree.map(lambda leaf: leaf[0], result)
+    if report is not None and not is_traced(result):
+        jax.effects_barrier()
+    if verbose and not is_traced(result):
+        print(result)
     return result.raise_if_failed() if throw else result
 
 
@@ -104,6 +130,8 @@ def minimize_batch(
     bounds: Any = None,
     has_aux: bool = False,
     max_steps: int = 256,
+    max_evals: int | None = None,
+    differentiation: Literal["implicit", "unrolled"] = "implicit",
     history: bool | int = False,
     throw: bool = False,
     options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
@@ -123,6 +151,8 @@ def minimize_batch(
         bounds: as in `minimize`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
         has_aux: as in `minimize`.
         max_steps: steps that each problem may make.
+        max_evals: as in `minimize`, for each problem.
+        differentiation: as in `minimize`; ``"unrolled"`` holds all problems in one block.
         history: as in `minimize`.
         throw: raise where any problem did not succeed. Not under ``jit``.
         options: how the batch is run.
@@ -162,38 +192,87 @@ def minimize_batch(
     sides = flat_bounds(bounds, packing, starts, is_batch=True)
     args, is_batched = with_bounds(args, is_batched, sides)
     problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
-    result = _solve(problem, solver, starts.T, max_steps, options, history)
+    result = _solve(problem, solver, starts.T, max_steps, options, history, max_evals, differentiation)
     return result.raise_if_failed() if throw else result
 
 
-def _solve(problem: Minimize, solver: Any, x: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> OptimizeResult:
+def _report(callback: Any, verbose: Any) -> Report | None:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback = {callback!r}; expected a function of a Progress, or None")
+    if check_count(int(verbose) if isinstance(verbose, bool) else verbose, "verbose") > 2:
+        raise ValueError(f"verbose = {verbose!r}; expected 0, 1 or 2")
+    return Report(callback, verbose == 2) if callback is not None or verbose == 2 else None
+
+
+def _solve(
+    problem: Minimize,
+    solver: Any,
+    x: jax.Array,
+    max_steps: Any,
+    options: BatchOptions,
+    history: bool | int,
+    max_evals: Any = None,
+    differentiation: Any = "implicit",
+    report: Report | None = None,
+) -> OptimizeResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     solver = _check_solver(solver)
     check_takes_bounds(problem, solver, "BFGS(), Newton(), GradientDescent() or an optax transformation")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
+    check_choice(differentiation, "differentiation", ("implicit", "unrolled"))
+    if max_evals is not None:
+        solver = WithinBudget(solver, check_count(max_evals, "max_evals", minimum=1))
+    if report is not None:
+        solver = Reporting(solver, report)
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
     lanes = options.block_size(problem, x.shape[-1])
     mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
+    num_unrolled = None
+    if differentiation == "unrolled":
+        if length:
+            raise ValueError(f"history = {history!r} with differentiation = 'unrolled'; expected history = False")
+        mode, num_unrolled = "lockstep", max_steps
     with explain_tracing_errors():
         return _run(
-            problem, solver, x, max_steps, mode=mode, lanes=lanes, check_every=options.check_every, trace_length=min(length, max_steps + 1)
+            problem,
+            solver,
+            x,
+            max_steps,
+            mode=mode,
+            lanes=lanes,
+            check_every=options.check_every,
+            trace_length=min(length, max_steps + 1),
+            num_unrolled=num_unrolled,
         )
 
 
-@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length"))
+@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length", "num_unrolled"))
 def _run(
-    problem: Minimize, solver: Solver, x: jax.Array, max_steps: Any, *, mode: str, lanes: int, check_every: int, trace_length: int
+    problem: Minimize,
+    solver: Solver,
+    x: jax.Array,
+    max_steps: Any,
+    *,
+    mode: str,
+    lanes: int,
+    check_every: int,
+    trace_length: int,
+    num_unrolled: int | None,
 ) -> OptimizeResult:
+    # Under jit nobody could look whether the start lies within its bounds.
+    x = problem.project(x)
     # The loop itself is not differentiated: the derivative of a solution follows from the solution alone.
     held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
-    # Under jit nobody could look whether the start lies within its bounds.
-    held_x = held_problem.project(held_x)
-    if mode == "refill":
-        outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
+    trace = None
+    if num_unrolled is not None:
+        outcome, solution, value = solve_unrolled(problem, solver, x, num_unrolled)
     else:
-        outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
-    solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
+        if mode == "refill":
+            outcome = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every)
+        else:
+            outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
+        solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
     packing = problem.packing
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
     history = None

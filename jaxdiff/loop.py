@@ -123,6 +123,43 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
     return Outcome.of(state), None if trace is None else _in_order(trace, state.num_steps)
 
 
+def solve_unrolled(problem: Minimize, solver: Solver, x: LaneVector, max_steps: int) -> tuple[Outcome, LaneVector, LaneFloat]:
+    """The same run as a scan of fixed length, which can be differentiated in both modes; once every lane has stopped a step costs nothing.
+
+    Args:
+        problem: bound to the data of these lanes.
+        solver: its tolerances already resolved.
+        x: starting points, ``[n, lanes]``.
+        max_steps: how many steps at most; known when compiling.
+
+    Returns:
+        How each lane ended, without derivatives; the solutions and their values with them, flagged by NaN where a lane did not succeed.
+    """
+    first = None
+    if x.shape[-1] > 1:
+        # On the way back a lane of NaN would spoil the data that it shares with others, were it only multiplied by zero. Hence a run
+        # without derivatives, after which each lane that fails is replaced by one that does not.
+        first = solve_block(*jax.lax.stop_gradient((problem, solver, x)), max_steps)[0]
+        is_fine = is_success(first.status)
+        donor = jnp.where(is_fine, jnp.arange(x.shape[-1]), jnp.argmax(is_fine))
+        leaves, structure = jax.tree.flatten(problem.args)
+        taken = [jnp.take(leaf, donor, axis=-1) if batched else leaf for leaf, batched in zip(leaves, problem.is_batched, strict=True)]
+        problem, x = dataclasses.replace(problem, args=structure.unflatten(taken)), jnp.take(x, donor, axis=-1)
+
+    def step(state: Any, _: None) -> tuple[Any, None]:
+        is_running = state.status == Status.RUNNING
+        move = lambda: select_lanes(is_running, solver.step(problem, state), state)  # noqa: E731
+        return jax.lax.cond(jnp.any(is_running), move, lambda: state), None
+
+    # One more than max_steps, since the first step only evaluates the start.
+    state, _ = jax.lax.scan(step, solver.init(problem, x), None, length=max_steps + 1)
+    unrolled = Outcome.of(state)
+    outcome = jax.lax.stop_gradient(unrolled)
+    if first is not None:
+        outcome = select_lanes(is_success(first.status), outcome, first)
+    return outcome, *_flagged(unrolled.x, unrolled.value, outcome)
+
+
 def _empty_trace(state: Any, length: int) -> Trace | None:
     if length == 0:
         return None
@@ -209,6 +246,28 @@ def _attach_derivative_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
         x_dot = -_solve_where(is_solved, among_free, rhs)
     _, value_dot = jax.jvp(lambda p, x: p.value(x), (problem, x), (problem_dot, x_dot))
     return (x, value), (x_dot, value_dot)
+
+
+@jax.custom_jvp
+def _flagged(x: LaneVector, value: LaneFloat, outcome: Outcome) -> tuple[LaneVector, LaneFloat]:
+    """The outcome's x and value, with the derivatives of those given; lanes without success are flagged as in `attach_derivative`."""
+    del x, value
+    return outcome.x, outcome.value
+
+
+@_flagged.defjvp
+def _flagged_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    flagged = _flag_where(is_success(primals[2].status), jnp.concatenate([tangents[0], tangents[1][None]]))
+    return _flagged(*primals), (flagged[:-1], flagged[-1])
+
+
+def _flag_where(is_solved: LaneBool, tangent: LaneVector) -> LaneVector:
+    """The tangent where the lane is solved; elsewhere NaN for a nonzero one and 0 for a zero one, transposed alike."""
+
+    def keep_or_flag(_: Any, tangent: LaneVector) -> LaneVector:
+        return jnp.where(is_solved, tangent, jnp.where(jnp.any(tangent != 0, axis=0), jnp.nan, 0))
+
+    return jax.lax.custom_linear_solve(lambda v: v, tangent, solve=keep_or_flag, transpose_solve=keep_or_flag, symmetric=True)
 
 
 def _solve_where(is_solved: LaneBool, hessian: jax.Array, rhs: LaneVector) -> LaneVector:

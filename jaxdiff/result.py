@@ -208,7 +208,24 @@ def _rows(result: OptimizeResult) -> list[tuple[str, str]]:
         rows += [(f"fun{jax.tree_util.keystr(path)}", _quantiles(leaf)) for path, leaf in values]
         rows += [(name, _quantiles(getattr(result, name))) for name in ("optimality", "nit", "nfev")]
     rows += [(f"x{jax.tree_util.keystr(path)}", _short(leaf)) for path, leaf in jax.tree_util.tree_leaves_with_path(result.x)]
-    return rows
+    return rows + _at_bound_rows(result)
+
+
+def _at_bound_rows(result: OptimizeResult) -> list[tuple[str, str]]:
+    """Which parameters lie on a bound; of a batch, or where there are many, how many."""
+    leaves = jax.tree_util.tree_leaves_with_path(result.at_bound)
+    count = sum(int(np.count_nonzero(np.asarray(leaf))) for _, leaf in leaves)
+    if count == 0:
+        return []
+    if np.ndim(result.status) != 0 or count > 8:
+        return [("at bound", f"{count:,} of {sum(np.size(leaf) for _, leaf in leaves):,} parameters")]
+    places = {-1: "lower", 1: "upper", 2: "fixed"}
+    named = [
+        f"x{jax.tree_util.keystr(path)}{list(map(int, index)) if index.size else ''} {places[int(np.asarray(leaf)[tuple(index)])]}"
+        for path, leaf in leaves
+        for index in np.argwhere(np.asarray(leaf))
+    ]
+    return [("at bound", ", ".join(named))]
 
 
 def _quantiles(values: Any) -> str:

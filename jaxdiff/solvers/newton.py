@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes, smallest_eigenpairs, solve_modified
+from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes, smallest_eigenpairs, solve, solve_modified
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
@@ -143,7 +144,7 @@ class Newton:
         """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
         is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
         hessian, reduced, is_movable, is_weak = _reduced(problem, x, gradient, hessian, self.gtol)
-        direction, is_definite = solve_modified(hessian, -reduced)
+        direction, is_definite = _newton_direction(hessian, -reduced)
         direction = open_ways(problem, x, direction)
         promised = -dot(gradient, direction) / 2
         is_step_small = jnp.all(jnp.abs(direction) <= self.xtol * jnp.abs(x), axis=0)
@@ -157,7 +158,7 @@ class Newton:
         is_doubtful = is_flat & ~is_definite & is_all_finite(gradient, hessian)
         escape, has_escape, is_saddle = jax.lax.cond(
             jnp.any(is_doubtful),
-            lambda: _probe_null_vectors(problem, x, value, hessian, is_movable),
+            lambda: _probe_null_vectors(*jax.lax.stop_gradient((problem, x, value, hessian)), is_movable),
             lambda: (jnp.zeros_like(x), jnp.zeros_like(is_small), jnp.zeros_like(is_small)),
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
@@ -182,6 +183,26 @@ def _status_after_rejection(state: NewtonState, slope: LaneFloat, next_step_size
     failure = jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)
     status = jnp.where(is_stuck, failure, Status.RUNNING)
     return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)
+
+
+@jax.custom_jvp
+def _newton_direction(hessian: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
+    """`linalg.solve_modified`, with a derivative that unrolled steps can be taken back through.
+
+    The derivative is that of H^{-1} rhs where H is definite. Where it was modified the direction counts as a constant: such steps lie far
+    from the minimum, and the definite ones that follow forget how they came about.
+    """
+    return solve_modified(hessian, rhs)
+
+
+@_newton_direction.defjvp
+def _newton_direction_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    hessian, rhs = primals
+    hessian_dot, rhs_dot = tangents
+    direction, is_definite = _newton_direction(hessian, rhs)
+    guarded = jnp.where(is_definite, hessian, jnp.eye(rhs.shape[0], dtype=rhs.dtype)[..., None])
+    change = jnp.where(is_definite, rhs_dot - matvec(hessian_dot, direction), 0)
+    return (direction, is_definite), (solve(guarded, change), np.zeros(is_definite.shape, jax.dtypes.float0))
 
 
 def _reduced(

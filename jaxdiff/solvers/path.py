@@ -50,7 +50,9 @@ class Path:
         lower, upper = problem.limits
         direction = open_ways(problem, x, direction)
         limit = jnp.where(direction < 0, lower, upper)
-        room = jnp.where(direction == 0, jnp.inf, safe_divide(limit - x, direction))
+        # An infinite bound is taken out before the division: unrolled steps are differentiated, and infinities spoil that way back.
+        is_limited = jnp.isfinite(limit) & (direction != 0)
+        room = jnp.where(is_limited, safe_divide(jnp.where(is_limited, limit, x) - x, direction), jnp.inf)
         # A trial that should meet the bound exactly may miss it by rounding.
         has_met = step_size * (1 + 4 * machine_epsilon(x.dtype)) >= room
         trial = problem.project(jnp.where(has_met, limit, x + step_size * direction))
