@@ -67,6 +67,10 @@ if TYPE_CHECKING:
     from jaxdiff.solvers import LevenbergMarquardt as LevenbergMarquardt
     from jaxdiff.solvers import Newton as Newton
     from jaxdiff.solvers import NewtonRoot as NewtonRoot
+    from jaxdiff.solvers import NonlinearCG as NonlinearCG
+    from jaxdiff.solvers import TrustRegionNewton as TrustRegionNewton
+    from jaxdiff.solvers import TrustRegionNewtonCG as TrustRegionNewtonCG
+    from jaxdiff.solvers import as_optax as as_optax
 
 _SUBPACKAGES = ("derivatives", "diagnostics", "functions")
 
@@ -115,6 +119,10 @@ _PUBLIC = {
         "LevenbergMarquardt",
         "Newton",
         "NewtonRoot",
+        "NonlinearCG",
+        "TrustRegionNewton",
+        "TrustRegionNewtonCG",
+        "as_optax",
     ),
 }
 """Where each public name lives; the same names as above, which type checkers and editors read."""

@@ -89,6 +89,49 @@ class LBFGSTable(SolverTable):
         return jd.LBFGS(memory=self.memory, gtol=self.gtol)
 
 
+class NonlinearCGTable(SolverTable):
+    """Nonlinear conjugate gradients, which keep three vectors and no matrix."""
+
+    name: Literal["nonlinear_cg"] = "nonlinear_cg"
+    formula: Literal["hager_zhang", "polak_ribiere"] = "hager_zhang"
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
+
+    def build(self) -> Any:
+        """The solver itself."""
+        import jaxdiff as jd
+
+        return jd.NonlinearCG(formula=self.formula, gtol=self.gtol)
+
+
+class TrustRegionNewtonTable(SolverTable):
+    """Newton's method inside a trust region, its subproblem solved exactly."""
+
+    name: Literal["trust_region_newton"] = "trust_region_newton"
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
+    xtol: PositiveFloat | None = Field(default=None, description="relative step at which to stop")
+    ftol: PositiveFloat | None = Field(default=None, description="relative decrease at which to stop")
+
+    def build(self) -> Any:
+        """The solver itself."""
+        import jaxdiff as jd
+
+        return jd.TrustRegionNewton(gtol=self.gtol, xtol=self.xtol, ftol=self.ftol)
+
+
+class TrustRegionNewtonCGTable(SolverTable):
+    """Newton's method inside a trust region, by conjugate gradients on Hessian-vector products."""
+
+    name: Literal["trust_region_newton_cg"] = "trust_region_newton_cg"
+    max_inner: int = Field(default=200, ge=1, description="Hessian-vector products of a step at most")
+    gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
+
+    def build(self) -> Any:
+        """The solver itself."""
+        import jaxdiff as jd
+
+        return jd.TrustRegionNewtonCG(max_inner=self.max_inner, gtol=self.gtol)
+
+
 class OptaxTable(SolverTable):
     """Base of optax's transformations."""
 
@@ -152,13 +195,26 @@ SOLVERS: dict[str, type[SolverTable]] = {
     "newton": NewtonTable,
     "bfgs": BFGSTable,
     "lbfgs": LBFGSTable,
+    "nonlinear_cg": NonlinearCGTable,
+    "trust_region_newton": TrustRegionNewtonTable,
+    "trust_region_newton_cg": TrustRegionNewtonCGTable,
     "adam": AdamTable,
     "sgd": SgdTable,
     "rmsprop": RmspropTable,
 }
 
 AnySolver = Annotated[
-    GradientDescentTable | NewtonTable | BFGSTable | LBFGSTable | AdamTable | SgdTable | RmspropTable, Field(discriminator="name")
+    GradientDescentTable
+    | NewtonTable
+    | BFGSTable
+    | LBFGSTable
+    | NonlinearCGTable
+    | TrustRegionNewtonTable
+    | TrustRegionNewtonCGTable
+    | AdamTable
+    | SgdTable
+    | RmspropTable,
+    Field(discriminator="name"),
 ]
 
 
@@ -235,8 +291,8 @@ def registry(topic: str) -> Mapping[str, Any]:
     """The registered things of one of `TOPICS`, by name.
 
     Example:
-        >>> sorted(registry("solvers"))
-        ['adam', 'bfgs', 'gradient_descent', 'lbfgs', 'newton', 'rmsprop', 'sgd']
+        >>> sorted(registry("solvers"))[:4]
+        ['adam', 'bfgs', 'gradient_descent', 'lbfgs']
     """
     return _REGISTRIES[topic]()
 

@@ -16,9 +16,26 @@ from jaxdiff.solvers.lbfgs import LBFGS as LBFGS
 from jaxdiff.solvers.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
 from jaxdiff.solvers.newton import Newton as Newton
 from jaxdiff.solvers.newton_root import NewtonRoot as NewtonRoot
+from jaxdiff.solvers.nonlinear_cg import NonlinearCG as NonlinearCG
+from jaxdiff.solvers.to_optax import as_optax as as_optax
+from jaxdiff.solvers.trust_region_newton import TrustRegionNewton as TrustRegionNewton
+from jaxdiff.solvers.trust_region_newton_cg import TrustRegionNewtonCG as TrustRegionNewtonCG
 
 SOLVERS: dict[str, type[Any]] = {
-    solver.name: solver for solver in (BFGS, LBFGS, Dogleg, GaussNewton, GradientDescent, LevenbergMarquardt, Newton, FromOptax)
+    solver.name: solver
+    for solver in (
+        BFGS,
+        LBFGS,
+        Dogleg,
+        GaussNewton,
+        GradientDescent,
+        LevenbergMarquardt,
+        Newton,
+        NonlinearCG,
+        TrustRegionNewton,
+        TrustRegionNewtonCG,
+        FromOptax,
+    )
 }
 
 ROOT_SOLVERS: dict[str, type[Any]] = {solver.name: solver for solver in (NewtonRoot,)}

@@ -4,11 +4,13 @@ A nested line-search loop would hold every lane to the slowest lane's last trial
 is a step that does not move, and the next one is shorter.
 """
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import LaneBool, LaneFloat
+from jaxdiff._types import LaneBool, LaneFloat, LaneInt
 
 SUFFICIENT_DECREASE = 1e-4
 """c_1 of Armijo's condition (Nocedal and Wright, section 3.1)."""
@@ -109,3 +111,97 @@ class Bracket:
         backed = shortened(self.trial, value, trial_value, slope)
         trial = jnp.where(~is_low & (low == 0), backed, middle)
         return Bracket(low, high, trial), is_accepted
+
+
+@pytree_dataclass
+class StrongBracket:
+    """The interval of step sizes in which the strong Wolfe conditions can be met, and the next one to try.
+
+    Attributes:
+        low: the best step size so far that lowers f enough; 0 at first.
+        low_value: f there.
+        low_slope: derivative of f along the line there; it points from low towards high.
+        high: the other end, on either side of low; inf while none is known.
+        high_value: f there; NaN where it is not finite.
+        high_slope: derivative there.
+        trial: the step size to try next.
+        num_trials: trials on this line so far.
+    """
+
+    low: LaneFloat
+    low_value: LaneFloat
+    low_slope: LaneFloat
+    high: LaneFloat
+    high_value: LaneFloat
+    high_slope: LaneFloat
+    trial: LaneFloat
+    num_trials: LaneInt
+
+    @classmethod
+    def fresh(cls, trial: LaneFloat, value: LaneFloat, slope: LaneFloat) -> "StrongBracket":
+        """A new line, of which only f and its derivative at 0 are known."""
+        zero = jnp.zeros_like(trial)
+        infinite = jnp.full_like(trial, jnp.inf)
+        return cls(zero, value, slope, infinite, infinite, zero, trial, jnp.zeros(trial.shape, jnp.int32))
+
+    def narrowed(
+        self, is_low: LaneBool, value: LaneFloat, trial_value: LaneFloat, slope: LaneFloat, trial_slope: LaneFloat, curvature: float
+    ) -> tuple["StrongBracket", LaneBool]:
+        """What the trial has taught, and whether it is accepted.
+
+        Where the interval has shrunk to rounding, its low end is tried again, and then taken for its decrease alone.
+
+        Args:
+            is_low: whether the trial lowered f enough.
+            value: f at the start of the line.
+            trial_value: f at the trial.
+            slope: derivative along the line at its start.
+            trial_slope: derivative along the line at the trial.
+            curvature: c_2, the fraction of the first slope, in size, at which a slope is flat enough.
+
+        References:
+            Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5 and 3.6, which change the ends by one and the same rule.
+        """
+        is_finite = jnp.isfinite(trial_value) & jnp.isfinite(trial_slope)
+        is_level = jnp.abs(trial_value - self.low_value) <= rounding_of(value)
+        is_better = is_low & ((trial_value < self.low_value) | is_level)
+        is_last = is_low & (self.trial == self.low)
+        is_accepted = is_last | (is_better & (jnp.abs(trial_slope) <= curvature * jnp.abs(slope)))
+        does_turn = is_better & (trial_slope * jnp.where(self.high < self.low, -1, 1) >= 0)
+        seen = (self.trial, jnp.where(is_finite, trial_value, jnp.nan), jnp.where(is_finite, trial_slope, 0))
+        low, low_value, low_slope = _chosen(is_better, seen, (self.low, self.low_value, self.low_slope))
+        high, high_value, high_slope = _chosen(
+            does_turn,
+            (self.low, self.low_value, self.low_slope),
+            _chosen(is_better, (self.high, self.high_value, self.high_slope), seen),
+        )
+        # No upper end yet: to where the slope would vanish if it went on as it has, one to nine times as far again.
+        moved = low - self.low
+        further = safe_divide(-low_slope * moved, low_slope - self.low_slope, otherwise=jnp.inf)
+        further = low + jnp.clip(jnp.where(further > 0, further, 9 * moved), moved, 9 * moved)
+        ends = StrongBracket(low, low_value, low_slope, high, high_value, high_slope, self.trial, self.num_trials + 1)
+        trial = jnp.where(jnp.isfinite(high), ends._between(value), further)
+        is_exhausted = jnp.isfinite(high) & (jnp.abs(high - low) <= 4 * machine_epsilon(low.dtype) * jnp.maximum(low, high))
+        trial = jnp.where(is_exhausted & (low > 0), low, trial)
+        return dataclasses.replace(ends, trial=trial), is_accepted
+
+    def _between(self, value: LaneFloat) -> LaneFloat:
+        """A step size inside the interval: the minimum of the cubic through both ends, or, where f is flat to rounding, of the parabola.
+
+        Every third trial of a line is the middle, so that the interval shrinks whatever the interpolation does.
+        """
+        width = jnp.where(jnp.isfinite(self.high), self.high, 0) - self.low
+        secant = safe_divide(-self.low_slope, self.high_slope - self.low_slope, otherwise=0.5)
+        mean = safe_divide(self.low_value - self.high_value, -width)
+        d1 = self.low_slope + self.high_slope - 3 * mean
+        d2 = jnp.sqrt(jnp.maximum(d1 * d1 - self.low_slope * self.high_slope, 0)) * jnp.sign(width)
+        cubic = 1 - safe_divide(self.high_slope + d2 - d1, self.high_slope - self.low_slope + 2 * d2, otherwise=0.5)
+        fraction = jnp.where(jnp.abs(self.high_value - self.low_value) <= rounding_of(value), secant, cubic)
+        fraction = jnp.where(jnp.isfinite(fraction) & (self.num_trials % 3 > 0), fraction, 0.5)
+        # A high end that is not finite says nothing of the slope: a tenth of the way there.
+        fraction = jnp.where(jnp.isnan(self.high_value), 0.1, jnp.clip(fraction, 0.05, 0.95))
+        return self.low + fraction * width
+
+
+def _chosen(keep: LaneBool, new: tuple[LaneFloat, ...], old: tuple[LaneFloat, ...]) -> tuple[LaneFloat, ...]:
+    return tuple(jnp.where(keep, a, b) for a, b in zip(new, old, strict=True))
