@@ -17,6 +17,7 @@ import optax
 import pytest
 
 import jaxdiff as jd
+from jaxdiff.functions.mgh import load_mgh
 
 SOLVERS = [jd.BFGS(), jd.Newton(), jd.GradientDescent(), jd.FromOptax(optax.adam(0.1))]
 
@@ -201,6 +202,19 @@ def test_row_21_a_step_out_of_the_domain_is_taken_back(solver: Any) -> None:
     assert float(result.x) == pytest.approx(np.e, rel=1e-6)
 
 
+@pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton()], ids=lambda s: s.name)
+def test_row_24_rank_one_problems_end_at_their_published_minimum(solver: Any) -> None:
+    """MGH 33 and 34: the minimum is reached on a whole plane, and the Hessian has rank one."""
+    names = {"Linear, rank 1 (n=10,m=20)": 190 / 41, "Linear, rank 1 with zero columns and rows (n=10,m=20)": 454 / 74}
+    residuals = [load_mgh(name).residual for name in names]
+    branches = [lambda x, r=r: jnp.sum(r(x) ** 2) for r in residuals]
+    for number, minimum in enumerate(names.values()):
+        result = jd.minimize(lambda x, k: jax.lax.switch(k, branches, x), np.ones(10), number, solver=solver)
+        assert np.isfinite(result.x).all()
+        assert result.success or result.status == jd.Status.STALLED
+        assert float(result.fun) == pytest.approx(minimum, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("bounds", "error", "message"),
     [
@@ -281,7 +295,7 @@ def test_data_that_is_no_data_is_named() -> None:
 
 def test_the_rows_tested_here_are_rows_of_the_table() -> None:
     rows = {item["id"] for item in json.loads((pathlib.Path(__file__).parent / "data" / "bad_inputs.json").read_text())["items"]}
-    assert {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 20, 21, 26, 31, 34, 38, 39, 40} <= rows
+    assert {1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 16, 17, 18, 20, 21, 24, 26, 31, 34, 38, 39, 40} <= rows
 
 
 @pytest.mark.parametrize("solver", [jd.BFGS(), jd.Newton()], ids=lambda s: s.name)
