@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from jaxdiff._progress import Progress as Progress
     from jaxdiff._root import root as root
     from jaxdiff._root import root_batch as root_batch
+    from jaxdiff._root import root_scalar as root_scalar
+    from jaxdiff._root import root_scalar_batch as root_scalar_batch
     from jaxdiff._validation import PrecisionWarning as PrecisionWarning
     from jaxdiff.batch import BatchOptions as BatchOptions
     from jaxdiff.derivatives import Adaptive as Adaptive
@@ -60,6 +62,8 @@ if TYPE_CHECKING:
     from jaxdiff.solvers import LBFGS as LBFGS
     from jaxdiff.solvers import ROOT_SOLVERS as ROOT_SOLVERS
     from jaxdiff.solvers import SOLVERS as SOLVERS
+    from jaxdiff.solvers import Bisection as Bisection
+    from jaxdiff.solvers import Chandrupatla as Chandrupatla
     from jaxdiff.solvers import Dogleg as Dogleg
     from jaxdiff.solvers import FromOptax as FromOptax
     from jaxdiff.solvers import GaussNewton as GaussNewton
@@ -78,7 +82,7 @@ _PUBLIC = {
     "jaxdiff._api": ("minimize", "minimize_batch"),
     "jaxdiff._progress": ("Progress",),
     "jaxdiff._fit": ("curve_fit", "curve_fit_batch", "least_squares", "least_squares_batch"),
-    "jaxdiff._root": ("root", "root_batch"),
+    "jaxdiff._root": ("root", "root_batch", "root_scalar", "root_scalar_batch"),
     "jaxdiff._validation": ("PrecisionWarning",),
     "jaxdiff.batch": ("BatchOptions",),
     "jaxdiff.derivatives": (
@@ -112,6 +116,8 @@ _PUBLIC = {
         "LBFGS",
         "ROOT_SOLVERS",
         "SOLVERS",
+        "Bisection",
+        "Chandrupatla",
         "Dogleg",
         "FromOptax",
         "GaussNewton",

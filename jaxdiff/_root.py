@@ -17,6 +17,7 @@ from jaxdiff._validation import (
     check_tolerance,
     closest,
     explain_tracing_errors,
+    is_traced,
     suggest_keywords,
 )
 from jaxdiff.batch.engine import solve_refill
@@ -30,7 +31,7 @@ from jaxdiff.problem import Packing
 from jaxdiff.result import History, Status, is_success
 from jaxdiff.root_problem import Root, output_packing
 from jaxdiff.root_result import RootResult
-from jaxdiff.solvers import ROOT_SOLVERS, NewtonRoot
+from jaxdiff.solvers import ROOT_SOLVERS, Chandrupatla, NewtonRoot
 from jaxdiff.solvers.base import Solver, spread_tolerance
 
 _ALIASES = {
@@ -69,7 +70,7 @@ def root(
         x0: where to start; a pytree of real numbers. A list of plain numbers is an array. Integers are promoted to the default float.
         args: data for ``fun``: a tuple of pytrees; anything else is the only one. Data are arguments rather than closures, so that other
             data of the same shape do not compile again.
-        solver: ``NewtonRoot()`` or ``Broyden()``.
+        solver: such as ``NewtonRoot()``.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
         has_aux: whether ``fun`` returns a pair ``(F, aux)``.
         max_steps: steps at most; one trial each.
@@ -161,6 +162,140 @@ def root_batch(
     return result
 
 
+@suggest_keywords(**_ALIASES, x0="bracket", options="solver")
+def root_scalar(
+    fun: Objective,
+    bracket: Any,
+    args: PyTree = (),
+    *,
+    solver: Any = Chandrupatla(),  # noqa: B008 (frozen)
+    has_aux: bool = False,
+    max_steps: int = 256,
+    history: bool | int = False,
+    throw: bool = False,
+) -> RootResult:
+    """Find the root of one equation in one unknown between two points at which the function has opposite signs.
+
+    A pole or a jump, at which a sign changes too, is no root: the status is DISCONTINUITY. The root is differentiable with respect to
+    ``args`` as in `root`. From a start instead of a bracket, call `root`.
+
+    Args:
+        fun: called as ``fun(x, *args)`` with one number x; returns one real floating number, with ``has_aux`` a pair.
+        bracket: ``(a, b)``, in any order.
+        args: data for ``fun``, as in `root`.
+        solver: ``Chandrupatla()`` or ``Bisection()``.
+        has_aux: whether ``fun`` returns a pair ``(F, aux)``.
+        max_steps: steps at most; the first evaluates the other end.
+        history: True keeps every point, a number the last so many.
+        throw: raise where the solver does not succeed. Not under ``jit``.
+
+    Returns:
+        A `RootResult`.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an option out of range; ``bracket`` is no pair of numbers; ``fun`` has the same sign at both ends. Under ``jit`` and
+            ``vmap`` the last is the status NO_SIGN_CHANGE.
+        OptimizationError: with ``throw``, if the solver did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> result = jd.root_scalar(lambda x, a: jnp.cos(x) - a * x, (0.0, 1.0), 1.0)
+        >>> round(float(result.x), 9), result.success.item()
+        (0.739085133, True)
+        >>> jd.root_scalar(lambda x: 1 / x, (-1.0, 2.0)).status_name
+        'DISCONTINUITY'
+    """
+    _check_solver(solver, is_bracketing=True)
+    a, b = _ends(bracket)
+    if jnp.shape(a) != () or jnp.shape(b) != ():
+        raise ValueError(
+            f"bracket has ends of shapes {jnp.shape(a)} and {jnp.shape(b)}; expected two numbers (root_scalar_batch takes many)"
+        )
+    args = as_data(args if isinstance(args, tuple) else (args,), "args")
+    problem = _problem_of_one(fun, a, args, Autodiff(), has_aux)
+    result = _solve(problem, solver, jnp.stack([a, b])[:, None], max_steps, BatchOptions(lanes=1), history)
+    result = jax.tree.map(lambda leaf: leaf[0], result)
+    if not is_traced(result) and int(result.status) == Status.NO_SIGN_CHANGE:
+        raise ValueError(f"bracket = ({a}, {b}): fun has the same sign at both ends; expected opposite signs")
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+@suggest_keywords(**_ALIASES, x0="bracket", chunk_size="options", batch_size="options")
+def root_scalar_batch(
+    fun: Objective,
+    bracket: Any,
+    args: PyTree = (),
+    *,
+    in_axes: Any = 0,
+    solver: Any = Chandrupatla(),  # noqa: B008 (frozen)
+    has_aux: bool = False,
+    max_steps: int = 256,
+    history: bool | int = False,
+    throw: bool = False,
+    options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
+) -> RootResult:
+    """Find roots in many brackets at once.
+
+    Args:
+        fun: written for one problem, as in `root_scalar`.
+        bracket: ``(a, b)``, two arrays; or numbers, where ``in_axes`` says that all problems share them.
+        args: data; see ``in_axes``.
+        in_axes: which axis of each of ``(bracket, *args)`` counts the problems, None where they share it. The entry of the bracket may be a
+            pair, one for each end.
+        solver: as in `root_scalar`.
+        has_aux: as in `root_scalar`.
+        max_steps: steps that each problem may make.
+        history: as in `root_scalar`.
+        throw: raise where any problem did not succeed. Not under ``jit``.
+        options: how the batch is run.
+
+    Returns:
+        A `RootResult` in which every field has a leading axis of problems; a problem without a change of sign has the status
+        NO_SIGN_CHANGE.
+
+    Raises:
+        TypeError: as in `root_scalar`.
+        ValueError: as in `root_scalar` and `root_batch`.
+        OptimizationError: with ``throw``, if any problem did not succeed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxdiff as jd
+        >>> result = jd.root_scalar_batch(lambda x, a: x * x - a, (0.0, 3.0), jnp.array([1.0, 4.0, 10.0]), in_axes=(None, 0))
+        >>> result.x[:2].round(9).tolist(), result.status_name
+        ([1.0, 2.0], 'CONVERGED_VALUE: 2, NO_SIGN_CHANGE: 1')
+    """
+    _check_options(options)
+    _check_solver(solver, is_bracketing=True)
+    ends = _ends(bracket)
+    args = as_data(args if isinstance(args, tuple) else (args,), "args")
+    axes = _leaf_axes(in_axes, ends, args)
+    num_problems = _batch_size(ends, args, axes)
+    ends = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), ends, axes[0])
+    if any(end.ndim != 1 for end in ends):
+        raise ValueError(f"bracket has ends of shapes {[end.shape for end in ends]}; expected one number for each problem")
+    problem = _problem_of_many(fun, ends[0], args, axes[1], num_problems, Autodiff(), has_aux)
+    result = _solve(problem, solver, jnp.stack(ends), max_steps, options, history)
+    if throw:
+        result.raise_if_failed()
+    return result
+
+
+def _ends(bracket: Any) -> tuple[jax.Array, jax.Array]:
+    """Both ends, in their common dtype.
+
+    Raises:
+        ValueError: not a pair.
+    """
+    if not (isinstance(bracket, (tuple, list)) and len(bracket) == 2):
+        raise ValueError(f"bracket = {bracket!r}; expected a pair (a, b)")
+    a, b = as_float_leaves(bracket[0], "bracket[0]"), as_float_leaves(bracket[1], "bracket[1]")
+    dtype = jnp.result_type(a, b)
+    return a.astype(dtype), b.astype(dtype)
+
+
 def _problem_of_one(fun: Objective, x0: PyTree, args: tuple[PyTree, ...], derivatives: Any, has_aux: bool) -> Root:
     packing = _pack(x0, "x0", 0)
     fun, hoisted = _hoist_tracers(fun, x0, args)
@@ -218,7 +353,7 @@ def _run(
         outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
     else:
         outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
-    outcome = _settled(held_problem, outcome, held_x)
+    outcome = _settled(held_problem, outcome, held_x[: problem.packing.size])
     solution, residuals = attach_root_derivative(problem, outcome.x, outcome.gradient, outcome.status)
     packing = problem.packing
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731

@@ -39,6 +39,8 @@ class Status(enum.IntEnum):
     INVALID_DATA = 13
     NOT_RUN = 14
     PLATEAU = 15
+    NO_SIGN_CHANGE = 16
+    DISCONTINUITY = 17
 
     @property
     def is_success(self) -> bool:
@@ -68,6 +70,8 @@ _MESSAGES = {
     Status.INVALID_DATA: "Not started: the data hold values that are not finite.",
     Status.NOT_RUN: "Not run.",
     Status.PLATEAU: "Not converged: the solver came to where f is constant to the last bit; nothing there tells whether it is a minimum.",
+    Status.NO_SIGN_CHANGE: "Not started: the function has the same sign at both ends of the bracket.",
+    Status.DISCONTINUITY: "Not a root: the function changes its sign by a jump or through a pole.",
 }
 
 

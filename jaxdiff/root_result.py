@@ -1,7 +1,5 @@
 """What comes out of finding a root."""
 
-from typing import Any
-
 import numpy as np
 
 from jaxdiff._pytree import pytree_dataclass
@@ -15,17 +13,12 @@ class RootResult(OptimizeResult):
 
     ``fun`` is F(x), like what the function returns; ``optimality`` its largest absolute component; ``jac`` is None.
 
-    Attributes:
-        bracket: ``(a, b)``, the last bracket of a bracketing solver: F changes its sign between the two.
-
     Example:
         >>> import jaxdiff as jd
         >>> result = jd.root(lambda x: x * x - 2, 1.0)
         >>> round(float(result.x), 9), bool(result.success)
         (1.414213562, True)
     """
-
-    bracket: Any = None
 
     @property
     def message(self) -> str:
