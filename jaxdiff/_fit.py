@@ -606,7 +606,8 @@ def _covariance(problem: LeastSquares, outcome: Outcome, is_absolute: bool) -> d
     lane_first = jnp.moveaxis(model.factor, -1, 0)
     singular = jnp.linalg.svd(jnp.where(jnp.isfinite(lane_first), lane_first, 0), compute_uv=False)
     threshold = max(n, m) * machine_epsilon(outcome.x.dtype) * singular[:, :1]
-    num_free = jnp.sum(model.free, axis=0)
+    is_free = jnp.ones(outcome.x.shape, bool) if model.free is None else model.free
+    num_free = jnp.sum(is_free, axis=0)
     # Rows of the identity stand for columns that are missing: they count in neither.
     rank = jnp.minimum(jnp.sum(singular > threshold, axis=1), m + n - jnp.sum(has_column, axis=0)) - (n - jnp.sum(has_column, axis=0))
     is_full_rank = (rank == num_free) & (num_free <= m) & jnp.isfinite(value)
@@ -621,7 +622,7 @@ def _covariance(problem: LeastSquares, outcome: Outcome, is_absolute: bool) -> d
     is_sure = is_full_rank & jnp.isfinite(variance)
     covariance = jnp.where(is_sure, jnp.where(is_sure, variance, 0) * outer, jnp.inf)
     errors = jnp.where(is_sure, jnp.sqrt(jnp.where(is_sure, variance, 0)) * spread, jnp.inf)
-    held = ~model.free
+    held = ~is_free
     errors = jnp.where(held, jnp.nan, errors)
     scale = jnp.where(spread > 0, spread, 1)
     correlation = jnp.where(is_full_rank & ~(held[:, None] | held[None]), outer / scale[:, None] / scale[None], jnp.nan)

@@ -1,5 +1,6 @@
 """What comes out of a fit: the result of a solver, with what the data say of its parameters."""
 
+import html
 from typing import Any
 
 import jax
@@ -38,32 +39,96 @@ class FitResult(OptimizeResult):
     def __str__(self) -> str:
         if isinstance(self.status, Tracer):
             return object.__repr__(self)
-        text = OptimizeResult.__str__(self)
         if np.ndim(self.status) != 0:
-            return text
-        return "\n".join([text, *self._sentences()])
+            return OptimizeResult.__str__(self)
+        table = self._table()
+        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:4], widths[1:4]), *row[4:]]).rstrip() for row in table]
+        return "\n".join([self.message, self._summary(), "", *lines, *([""] if self._remarks() else []), *self._remarks()])
 
     __repr__ = __str__
 
-    def _sentences(self) -> list[str]:
-        """The parameters with their standard errors, bounds that hold, and a rank that is not full, in words. One problem only."""
+    def __rich__(self) -> Any:
+        if np.ndim(self.status) != 0:
+            return OptimizeResult.__rich__(self)
+        from rich.table import Table
+
+        head, *rows = self._table()
+        table = Table(*head, title=self.message, title_justify="left", caption="\n".join([self._summary(), *self._remarks()]))
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+    def _repr_html_(self) -> str:
+        if isinstance(self.status, Tracer) or np.ndim(self.status) != 0:
+            return OptimizeResult._repr_html_(self)
+        text = lambda words: html.escape(str(words))  # noqa: E731
+        head, *rows = self._table()
+        cells = "".join(f"<th style='text-align:left'>{text(word)}</th>" for word in head)
+        body = "".join(
+            f"<tr><th style='text-align:left'>{text(row[0])}</th>{''.join(f'<td>{text(c)}</td>' for c in row[1:])}</tr>" for row in rows
+        )
+        notes = "".join(f"<p>{text(line)}</p>" for line in self._remarks())
+        return f"<p><b>{text(self.message)}</b><br>{text(self._summary())}</p><table><tr>{cells}</tr>{body}</table>{notes}"
+
+    def _summary(self) -> str:
+        """Status, effort and misfit in one line."""
+        parts = [self.status_name, f"{int(self.nit)} steps", f"{int(self.nfev)} evaluations", f"cost {float(self.fun):.8g}"]
+        dof = int(self.dof)
+        parts.append(f"{dof} degrees of freedom")
+        if dof > 0:
+            parts.append(f"residual standard deviation {np.sqrt(2 * float(self.fun) / dof):.4g}")
+        return ", ".join(parts)
+
+    def _names(self) -> list[str]:
+        """What each number of x is called: ``x[0]``, ``x['rate']``."""
+        names = []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.x):
+            stem = f"x{jax.tree_util.keystr(path)}"
+            names += [f"{stem}[{', '.join(map(str, index))}]" if index else stem for index in np.ndindex(np.shape(leaf))]
+        return names
+
+    def _table(self) -> list[list[str]]:
+        """A head, and a row per parameter: name, value to the digits that its error leaves, standard error, relative error, place."""
+        flat = lambda tree: np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])  # noqa: E731
+        values, flags = flat(self.x), flat(self.at_bound).astype(int)
+        has_errors = self.standard_errors is not None
+        errors = flat(self.standard_errors) if has_errors else np.full(values.shape, np.nan)
+        rows = [["parameter", "value", *(["standard error", "relative"] if has_errors else ["", ""]), ""]]
+        for name, value, error, flag in zip(self._names(), values, errors, flags, strict=True):
+            known = np.isfinite(error) and error > 0
+            shown = [f"{error:.3g}" if has_errors else "", f"{error / abs(value):.1%}" if known and value != 0 else ""]
+            rows.append([name, _digits(value, error if known else 0.0), *shown, _PLACES.get(flag, "")])
+        return rows
+
+    def _remarks(self) -> list[str]:
+        """A rank that is not full, and parameters that the data hardly tell apart, in words."""
         lines = []
-        places = {-1: "on its lower bound", 1: "on its upper bound", 2: "fixed"}
-        errors = jax.tree.leaves(self.standard_errors) if self.standard_errors is not None else None
-        leaves = jax.tree_util.tree_leaves_with_path(self.x)
-        for number, (path, leaf) in enumerate(leaves):
-            flags = np.ravel(np.asarray(jax.tree.leaves(self.at_bound)[number]))
-            values = np.ravel(np.asarray(leaf))
-            for index in np.ndindex(np.shape(leaf)):
-                flat = int(np.ravel_multi_index(index, np.shape(leaf))) if index else 0
-                name = f"x{jax.tree_util.keystr(path)}{list(index) if index else ''}"
-                note = f", {places[int(flags[flat])]}" if int(flags[flat]) in places else ""
-                if errors is not None:
-                    lines.append(f"{name} = {values[flat]:.8g} +- {np.ravel(np.asarray(errors[number]))[flat]:.3g}{note}")
-                elif note:
-                    lines.append(f"{name} = {values[flat]:.8g}{note}")
         if self.is_full_rank is not None and not bool(self.is_full_rank):
             lines.append(
                 f"The Jacobian has rank {int(self.rank)} only: the data do not determine all parameters; their errors are infinite."
             )
+        if self.correlation is not None:
+            matrix, names = np.asarray(self.correlation), self._names()
+            pairs = [(abs(matrix[i, j]), i, j) for i in range(len(names)) for j in range(i) if abs(matrix[i, j]) > 0.9]
+            for _, i, j in sorted(pairs, reverse=True)[:5]:
+                lines.append(f"{names[j]} and {names[i]} have correlation {matrix[i, j]:+.4f}.")
+            if len(pairs) > 5:
+                lines.append(f"{len(pairs) - 5} more pairs have correlations beyond 0.9.")
         return lines
+
+
+_PLACES = {-1: "at its lower bound", 1: "at its upper bound", 2: "fixed"}
+
+
+def _digits(value: float, error: float) -> str:
+    """A value with as many digits as its error leaves, two of them in doubt; eight where there is none.
+
+    Example:
+        >>> _digits(1288.13968, 4.66), _digits(0.25, 0.0)
+        ('1288.1', '0.25')
+    """
+    if error <= 0 or not np.isfinite(value) or value == 0:
+        return f"{value:.8g}"
+    places = int(np.floor(np.log10(abs(value)))) - int(np.floor(np.log10(error))) + 2
+    return f"{value:#.{min(max(places, 1), 15)}g}".rstrip(".")

@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import LaneFloat, LaneMatrix, LaneVector, Objective, PyTree
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied, hessian, hvp, jacobian, value_and_gradient
 from jaxdiff.derivatives.protocol import describe
+from jaxdiff.derivatives.stencils import stencil_for
+from jaxdiff.derivatives.steps import nearest_power_of_two, relative_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,13 +342,13 @@ class Linearization:
 
     Attributes:
         residuals: as the user's function gives them, ``[m, lanes]``.
-        weights: what rows of the user's Jacobian were multiplied by, ``[m, lanes]``; one for the linear loss.
+        weights: what rows of the user's Jacobian were multiplied by, ``[m, lanes]``; None for the linear loss, which leaves them alone.
         weighted: weighted residuals, ``[m, lanes]``.
         jacobian: weighted Jacobian, ``[m, n, lanes]``.
     """
 
     residuals: jax.Array
-    weights: jax.Array
+    weights: jax.Array | None
     weighted: jax.Array
     jacobian: jax.Array
 
@@ -409,7 +412,7 @@ class LeastSquares(Minimize):
         """Residuals and Jacobian in every lane, weighted for the loss."""
         residuals, matrix = self.over_lanes(self._residual_and_jacobian(), x)
         if self.loss == "linear":
-            return Linearization(residuals, jnp.ones_like(residuals), residuals, matrix)
+            return Linearization(residuals, None, residuals, matrix)
         z = (residuals / self.loss_scale) ** 2
         _, slope, bend = _rho(z, self.loss)
         # Triggs' correction, floored at a tenth of the slope where the loss bends down: the matrix must stay positive semidefinite, and a
@@ -485,7 +488,26 @@ class LeastSquares(Minimize):
                 return value, matrix
 
             return pair
-        return lambda x, *args: (residual(x, *args), jacobian(residual, method=method)(x, *args))
+        adapt = self._adapted if isinstance(method, FiniteDifference) else lambda x, args: method
+        return lambda x, *args: (residual(x, *args), jacobian(residual, method=adapt(x, args))(x, *args))
+
+    def _adapted(self, x: jax.Array, args: tuple[PyTree, ...]) -> FiniteDifference:
+        """The user's finite differences with what they leave open: steps in proportion to the parameters, none of them out of bounds.
+
+        Parameters of fits differ by many powers of ten, and a step in proportion to max(|x|, 1) would reach far beyond a small one: with it
+        NIST's Hahn1 and Kirby2 are lost. The rule is MINPACK's.
+        """
+        method = self._flat_derivatives()
+        if method.step is None:
+            relative = relative_step(stencil_for(method.kind, 1, method.order), machine_epsilon(x.dtype))
+            step = nearest_power_of_two(relative * jnp.where(x != 0, jnp.abs(x), jnp.ones_like(x)))
+            method = dataclasses.replace(method, step=step)
+        if self.is_bounded and method.bounds is None:
+            lower, upper = args[-2:]
+            # A fixed parameter needs room for a derivative that nobody reads.
+            is_fixed = lower >= upper
+            method = dataclasses.replace(method, bounds=(jnp.where(is_fixed, -jnp.inf, lower), jnp.where(is_fixed, jnp.inf, upper)))
+        return method
 
     @property
     def _is_tall(self) -> bool:

@@ -30,7 +30,6 @@ def test_a_line_has_the_covariance_of_the_normal_equations(is_absolute):
     np.testing.assert_allclose(fit.standard_errors, np.sqrt(np.diag(expected)), rtol=1e-10)
     slant = expected[0, 1] / np.sqrt(expected[0, 0] * expected[1, 1])
     np.testing.assert_allclose(fit.correlation, [[1, slant], [slant, 1]], rtol=1e-10)
-    assert "+-" in str(fit)
 
 
 def test_correlated_errors_are_whitened_as_in_scipy():
@@ -54,8 +53,9 @@ def test_bounds_hold_and_what_they_hold_has_no_error_of_its_own():
     np.testing.assert_array_equal(fit.at_bound, [2, 1])
     assert float(fit.standard_errors[0]) == 0
     assert jnp.isnan(fit.standard_errors[1])
-    assert "fixed" in str(fit)
-    assert "on its upper bound" in str(fit)
+    for text in (str(fit), fit._repr_html_()):
+        assert "fixed" in text
+        assert "at its upper bound" in text
 
 
 @pytest.mark.core
@@ -71,6 +71,35 @@ def test_many_fits_have_a_status_each():
     np.testing.assert_allclose(fit.covariance[0], alone.covariance, rtol=1e-10)
     assert np.isinf(fit.standard_errors[2]).all()
     assert not fit.is_full_rank[2]
+
+
+def test_a_result_reads_as_a_report_and_as_plain_data():
+    fit = jd.curve_fit(line, T, Y, [0.0, 0.0])
+    head, summary, _, columns, first, second = str(fit).splitlines()
+    assert head.startswith("Converged")
+    assert summary.startswith(f"{fit.status_name}, {int(fit.nit)} steps, {int(fit.nfev)} evaluations, cost ")
+    assert "6 degrees of freedom, residual standard deviation" in summary
+    assert columns.split() == ["parameter", "value", "standard", "error", "relative"]
+    # The last digit shown is that of the second digit of the error.
+    design = np.stack([np.ones(8), T], axis=1)
+    best, squares, _, _ = np.linalg.lstsq(design, Y, rcond=None)
+    errors = np.sqrt(np.diag(np.linalg.inv(design.T @ design)) * squares[0] / 6)
+    assert first.split()[:3] == ["x[0]", f"{best[0]:.2f}", f"{errors[0]:.3g}"]
+    assert second.split()[:3] == ["x[1]", f"{best[1]:.3f}", f"{errors[1]:.3g}"]
+    assert "<table>" in fit._repr_html_()
+    assert f"<td>{best[0]:.2f}</td>" in fit._repr_html_()
+    plain = fit.to_dict()
+    assert {"standard_errors", "covariance", "correlation", "residuals", "rank", "dof", "at_bound", "message"} <= set(plain)
+    assert plain["status"] == fit.status_name
+    assert all(isinstance(leaf, (np.ndarray, np.generic, str, type(None))) for leaf in plain.values())
+
+
+def test_strong_correlations_and_missing_ranks_are_said_in_words():
+    far = jd.curve_fit(lambda t, a, b: a + b * t, T + 1000.0, Y, [0.0, 0.0])
+    assert "x[0] and x[1] have correlation -1.0000." in str(far)
+    open_ended = jd.curve_fit(lambda t, a, b: (a + b) * t, T, Y, [1.0, 1.0])
+    assert not open_ended.success
+    assert "rank 1 only" in str(open_ended)
 
 
 def test_shapes_and_errors_that_do_not_fit_are_named():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_positive
 from jaxdiff.linalg import dot, select_lanes
 from jaxdiff.problem import LeastSquares
@@ -34,7 +34,7 @@ class DoglegState:
         newton: the Gauss-Newton step.
         radius: of the trust region, in the norm |D p|, D the largest column norms so far; NaN before the start is evaluated.
         largest_norms: largest length of each column of the Jacobian so far.
-        is_resolved: whether rounding leaves the parameters at x enough digits.
+        at_rest: code of `Status` for a lane that gets no further from x.
         num_blind: steps within the rounding of the cost that did not lower the slopes by a tenth.
         status: codes of `Status`.
         num_steps: trials made.
@@ -48,7 +48,7 @@ class DoglegState:
     newton: LaneVector
     radius: LaneFloat
     largest_norms: LaneVector
-    is_resolved: LaneBool
+    at_rest: LaneInt
     num_blind: LaneInt
     status: LaneInt
     num_steps: LaneInt
@@ -102,7 +102,7 @@ class Dogleg:
             newton=jnp.zeros_like(x),
             radius=jnp.full(x.shape[-1], self.radius, x.dtype),
             largest_norms=jnp.zeros_like(x),
-            is_resolved=jnp.zeros(x.shape[-1], bool),
+            at_rest=jnp.zeros(x.shape[-1], jnp.int32),
             num_blind=jnp.zeros(x.shape[-1], jnp.int32),
             **unevaluated(x),
         )
@@ -119,27 +119,30 @@ class Dogleg:
         predicted = -dot(model.rotated, image) - dot(image, image) / 2
         trial = try_point(problem, self, state, state.x + step, predicted, weights)
         ratio = jnp.where(trial.is_blind, jnp.where(trial.fall < 1, 1.0, -1.0), safe_divide(trial.decrease, predicted))
-        is_accepted = trial.is_finite & (is_start | ((ratio > 1e-4) & (predicted > 0)))
+        is_accepted = trial.verdict.is_finite & (is_start | ((ratio > 1e-4) & (predicted > 0)))
 
         is_resting = trial.is_blind & ~(trial.fall <= 0.9)
         num_blind = jnp.where(is_resting, state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind)).astype(jnp.int32)
         is_lost = num_blind >= 40
-        accepted_status = jnp.where(is_lost & (trial.verdict.status == Status.RUNNING), Status.STALLED, trial.verdict.status)
+        accepted_status = jnp.where(is_lost & (trial.verdict.status == Status.RUNNING), trial.verdict.at_rest, trial.verdict.status)
+        # Nothing slopes at the start, and nothing tells whether it is a minimum.
+        is_flat = is_start & trial.verdict.is_flat & (trial.model.residual_norm > 0)
+        accepted_status = jnp.where(is_flat, Status.PLATEAU, accepted_status)
         is_stuck = is_lost | jnp.all(jnp.abs(step) <= epsilon * jnp.abs(state.x), axis=0)
-        given_up = jnp.where(trial.is_finite, jnp.where(state.is_resolved, Status.STALLED, Status.SINGULAR), Status.NON_FINITE)
+        given_up = jnp.where(trial.verdict.is_finite, state.at_rest, Status.NON_FINITE)
         rejected_status = jnp.where(is_start, Status.NON_FINITE_START, jnp.where(is_stuck, given_up, Status.RUNNING))
 
         # Nocedal and Wright, algorithm 4.1; a trial that is not finite says nothing but that it was too far.
         length = length * model.residual_scale
         wider = jnp.where((ratio > 0.75) & (length >= 0.9 * state.radius), 2 * state.radius, state.radius)
         radius = jnp.where(ratio >= 0.25, wider, 0.25 * jnp.minimum(length, state.radius))
-        radius = jnp.where(trial.is_finite & ~jnp.isnan(ratio), radius, 0.1 * jnp.minimum(length, state.radius))
+        radius = jnp.where(trial.verdict.is_finite & ~jnp.isnan(ratio), radius, 0.1 * jnp.minimum(length, state.radius))
         size = safe_norm(trial.largest_norms * trial.x)
         radius = jnp.where(is_start, state.radius * jnp.where(size > 0, size, 1), radius)
 
-        taken = (trial.x, trial.value, trial.gradient, trial.model, trial.verdict.newton, trial.largest_norms, trial.verdict.is_resolved)
-        kept = (state.x, state.value, state.gradient, model, state.newton, state.largest_norms, state.is_resolved)
-        x, value, gradient, model, newton, largest_norms, is_resolved = select_lanes(is_accepted | is_start, taken, kept)
+        taken = (trial.x, trial.value, trial.gradient, trial.model, trial.verdict.newton, trial.largest_norms, trial.verdict.at_rest)
+        kept = (state.x, state.value, state.gradient, model, state.newton, state.largest_norms, state.at_rest)
+        x, value, gradient, model, newton, largest_norms, at_rest = select_lanes(is_accepted | is_start, taken, kept)
         return DoglegState(
             x=x,
             value=value,
@@ -148,7 +151,7 @@ class Dogleg:
             newton=newton,
             radius=radius,
             largest_norms=largest_norms,
-            is_resolved=is_resolved,
+            at_rest=at_rest,
             num_blind=num_blind,
             status=jnp.where(is_accepted, accepted_status, rejected_status).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector
 from jaxdiff.linalg import dot, select_lanes
 from jaxdiff.problem import LeastSquares
 from jaxdiff.result import Status
@@ -32,7 +32,7 @@ class GaussNewtonState:
         direction: the Gauss-Newton step.
         step_size: multiple of it to try next.
         largest_norms: largest length of each column of the Jacobian so far.
-        is_resolved: whether rounding leaves the parameters at x enough digits.
+        at_rest: code of `Status` for a lane that gets no further from x.
         num_blind: steps within the rounding of the cost that did not lower the slopes by a tenth.
         status: codes of `Status`.
         num_steps: trials made.
@@ -46,7 +46,7 @@ class GaussNewtonState:
     direction: LaneVector
     step_size: LaneFloat
     largest_norms: LaneVector
-    is_resolved: LaneBool
+    at_rest: LaneInt
     num_blind: LaneInt
     status: LaneInt
     num_steps: LaneInt
@@ -90,7 +90,7 @@ class GaussNewton:
             direction=jnp.zeros_like(x),
             step_size=jnp.ones(x.shape[-1], x.dtype),
             largest_norms=jnp.zeros_like(x),
-            is_resolved=jnp.zeros(x.shape[-1], bool),
+            at_rest=jnp.zeros(x.shape[-1], jnp.int32),
             num_blind=jnp.zeros(x.shape[-1], jnp.int32),
             **unevaluated(x),
         )
@@ -105,19 +105,22 @@ class GaussNewton:
         step = state.step_size * state.direction
         trial = try_point(problem, self, state, state.x + step, predicted, jnp.ones_like(step))
         is_low = (trial.decrease > 0) & (trial.decrease >= SUFFICIENT_DECREASE * state.step_size * slope)
-        is_accepted = trial.is_finite & (is_start | jnp.where(trial.is_blind, trial.fall < 1, is_low))
+        is_accepted = trial.verdict.is_finite & (is_start | jnp.where(trial.is_blind, trial.fall < 1, is_low))
 
         is_resting = trial.is_blind & ~(trial.fall <= 0.9)
         num_blind = jnp.where(is_resting, state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind)).astype(jnp.int32)
         is_lost = num_blind >= 40
-        accepted_status = jnp.where(is_lost & (trial.verdict.status == Status.RUNNING), Status.STALLED, trial.verdict.status)
+        accepted_status = jnp.where(is_lost & (trial.verdict.status == Status.RUNNING), trial.verdict.at_rest, trial.verdict.status)
+        # Nothing slopes at the start, and nothing tells whether it is a minimum.
+        is_flat = is_start & trial.verdict.is_flat & (trial.model.residual_norm > 0)
+        accepted_status = jnp.where(is_flat, Status.PLATEAU, accepted_status)
         is_stuck = is_lost | jnp.all(jnp.abs(step) <= epsilon * jnp.abs(state.x), axis=0) | (state.step_size <= epsilon**2)
-        given_up = jnp.where(trial.is_finite, jnp.where(state.is_resolved, Status.STALLED, Status.SINGULAR), Status.NON_FINITE)
+        given_up = jnp.where(trial.verdict.is_finite, state.at_rest, Status.NON_FINITE)
         rejected_status = jnp.where(is_start, Status.NON_FINITE_START, jnp.where(is_stuck, given_up, Status.RUNNING))
 
-        taken = (trial.x, trial.value, trial.gradient, trial.model, trial.verdict.newton, trial.largest_norms, trial.verdict.is_resolved)
-        kept = (state.x, state.value, state.gradient, state.model, state.direction, state.largest_norms, state.is_resolved)
-        x, value, gradient, model, direction, largest_norms, is_resolved = select_lanes(is_accepted | is_start, taken, kept)
+        taken = (trial.x, trial.value, trial.gradient, trial.model, trial.verdict.newton, trial.largest_norms, trial.verdict.at_rest)
+        kept = (state.x, state.value, state.gradient, state.model, state.direction, state.largest_norms, state.at_rest)
+        x, value, gradient, model, direction, largest_norms, at_rest = select_lanes(is_accepted | is_start, taken, kept)
         return GaussNewtonState(
             x=x,
             value=value,
@@ -126,7 +129,7 @@ class GaussNewton:
             direction=jnp.where(jnp.isfinite(direction), direction, 0),
             step_size=jnp.where(is_accepted, 1, state.step_size / 3).astype(state.step_size.dtype),
             largest_norms=largest_norms,
-            is_resolved=is_resolved,
+            at_rest=at_rest,
             num_blind=num_blind,
             status=jnp.where(is_accepted, accepted_status, rejected_status).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),

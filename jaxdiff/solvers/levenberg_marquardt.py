@@ -40,15 +40,13 @@ class LevenbergMarquardtState:
         gradient: its gradient there.
         model: the residuals to first order there.
         damping: lambda, relative to the largest column of J diag(1 / D).
-        growth: what the damping is multiplied by at the next rejection.
-        decay: what it is at most multiplied by at the next good step.
+        streak: good steps in a row; negative, rejections in a row.
         largest_x: largest size of each parameter so far.
         largest_norms: largest length of each column of the Jacobian so far.
-        is_resolved: whether rounding leaves the parameters at x enough digits.
+        at_rest: code of `Status` for a lane that gets no further from x.
         num_blind: steps within the rounding of the cost that did not lower the slopes by a tenth; where all derivatives vanish, places
             looked at.
-        has_seen_flat: whether the cost was the same to the last bit at one of these places.
-        has_seen_change: whether it was another at one of them.
+        seen: at these places, bit 0: the cost was the same to the last bit at one; bit 1: it was another at one.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of the residuals.
@@ -59,14 +57,12 @@ class LevenbergMarquardtState:
     gradient: LaneVector
     model: LinearModel
     damping: LaneFloat
-    growth: LaneFloat
-    decay: LaneFloat
+    streak: LaneInt
     largest_x: LaneVector
     largest_norms: LaneVector
-    is_resolved: LaneBool
+    at_rest: LaneInt
     num_blind: LaneInt
-    has_seen_flat: LaneBool
-    has_seen_change: LaneBool
+    seen: LaneInt
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -127,19 +123,16 @@ class LevenbergMarquardt:
         """See `base.Solver`."""
         problem = require_residuals(problem, "LevenbergMarquardt")
         check_dense("LevenbergMarquardt", x)
-        ones = jnp.ones(x.shape[-1], x.dtype)
-        no = jnp.zeros(x.shape[-1], bool)
+        zeros = jnp.zeros(x.shape[-1], jnp.int32)
         return LevenbergMarquardtState(
             model=LinearModel.empty(problem, x),
-            damping=ones * self.damping,
-            growth=2 * ones,
-            decay=ones / 3,
+            damping=jnp.full(x.shape[-1], self.damping, x.dtype),
+            streak=zeros,
             largest_x=jnp.abs(x),
             largest_norms=jnp.zeros_like(x),
-            is_resolved=no,
-            num_blind=jnp.zeros(x.shape[-1], jnp.int32),
-            has_seen_flat=no,
-            has_seen_change=no,
+            at_rest=zeros,
+            num_blind=zeros,
+            seen=zeros,
             **unevaluated(x),
         )
 
@@ -148,65 +141,58 @@ class LevenbergMarquardt:
         epsilon = machine_epsilon(state.x.dtype)
         model, is_start = state.model, state.num_steps < 0
         weights = self._weights(state)
-        step, scaled, is_bent_well, probes = self._propose(problem, state, weights)
-        is_flat = ~is_start & jnp.all(model.column_norms == 0, axis=0)
+        step, scaled, predicted, is_bent_well, probes = self._propose(problem, state, weights)
+        is_tiny, is_flat = jnp.all(jnp.stack([jnp.abs(step) <= epsilon * jnp.abs(state.x), model.column_norms == 0]), axis=1)
+        is_flat = is_flat & ~is_start
         step = jnp.where(is_flat, _probe(state), step)
         trial_x = problem.project(state.x + step)
-        # In units of the residual scale squared, so that no square overflows.
-        predicted = jnp.sum(model.predicted(scaled) ** 2, axis=0) / 2 + state.damping * jnp.sum((weights * scaled) ** 2, axis=0)
         if problem.is_bounded:
             # The bounds have bent the step: only the model itself tells what it promises.
             scaled = model.scaled(trial_x - state.x)
             image = model.predicted(scaled)
-            predicted = -jnp.sum(model.rotated * image, axis=0) - jnp.sum(image * image, axis=0) / 2
+            predicted = -jnp.sum(model.rotated * image + image * image / 2, axis=0)
         trial = try_point(problem, self, state, trial_x, predicted, weights)
-        decrease, is_finite, fall, verdict = trial.decrease, trial.is_finite, trial.fall, trial.verdict
+        decrease, fall, verdict = trial.decrease, trial.fall, trial.verdict
         is_blind = trial.is_blind & ~is_flat
-        ratio = jnp.where(is_blind, jnp.where(fall <= 0.5, 1.0, 0.5), safe_divide(decrease, predicted))
+        # Three quarters lower the damping a little, so that a row of blind steps finds the damping at which slopes fall fastest.
+        ratio = jnp.where(is_blind, jnp.where(fall <= 0.5, 1.0, 0.75), safe_divide(decrease, predicted))
         is_lower = (predicted > 0) & (ratio > 1e-4) & is_bent_well
-        is_accepted = is_finite & (is_start | jnp.where(is_flat, decrease > 0, jnp.where(is_blind, fall < 1, is_lower)))
+        is_better = jnp.where(is_flat, decrease > 0, jnp.where(is_blind, fall < 1, is_lower))
+        is_accepted = verdict.is_finite & (is_start | is_better)
 
         is_resting = is_flat | (is_blind & ~(fall <= 0.9))
-        num_blind = jnp.where(is_resting, state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind)).astype(jnp.int32)
-        has_seen_flat = state.has_seen_flat | (is_flat & (decrease == 0))
-        has_seen_change = state.has_seen_change | (is_flat & (decrease != 0))
+        num_blind = jnp.where(is_resting, state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind))
+        seen = jnp.where(is_flat, state.seen | jnp.where(decrease == 0, 1, 2), state.seen)
 
         # Nothing slopes at the start: a minimum, a plateau, or a constant; the places around tell.
-        begins_flat = is_start & jnp.all(trial.model.column_norms == 0, axis=0) & jnp.any(trial.model.free, axis=0)
-        begins_flat = begins_flat & (trial.model.residual_norm > 0)
-        accepted_status = jnp.where(begins_flat, Status.RUNNING, verdict.status)
+        begins_flat = is_start & verdict.is_flat & (trial.model.residual_norm > 0)
         is_lost = is_blind & (num_blind >= 60)
-        accepted_status = jnp.where(
-            is_lost & (accepted_status == Status.RUNNING), jnp.where(verdict.is_resolved, Status.STALLED, Status.SINGULAR), accepted_status
-        )
+        accepted_status = jnp.where(begins_flat, Status.RUNNING, verdict.status)
+        accepted_status = jnp.where(is_lost & (accepted_status == Status.RUNNING), verdict.at_rest, accepted_status)
 
-        is_stuck = is_lost | jnp.all(jnp.abs(step) <= epsilon * jnp.abs(state.x), axis=0) | ~(state.damping < 1 / epsilon**2)
-        given_up = jnp.where(is_finite, jnp.where(state.is_resolved, Status.STALLED, Status.SINGULAR), Status.NON_FINITE)
-        rejected_status = jnp.where(is_stuck, given_up, Status.RUNNING)
-        looked = jnp.where(has_seen_flat & has_seen_change, Status.PLATEAU, Status.CONVERGED_GRADIENT)
-        flat_status = jnp.where(num_blind >= len(_PROBES), looked, Status.RUNNING)
-        rejected_status = jnp.where(is_flat, flat_status, rejected_status)
+        is_stuck = is_lost | is_tiny | ~(state.damping < 1 / epsilon**2)
+        rejected_status = jnp.where(is_stuck, jnp.where(verdict.is_finite, state.at_rest, Status.NON_FINITE), Status.RUNNING)
+        looked = jnp.where(seen == 3, Status.PLATEAU, Status.CONVERGED_GRADIENT)
+        rejected_status = jnp.where(is_flat, jnp.where(num_blind >= len(_PROBES), looked, Status.RUNNING), rejected_status)
         rejected_status = jnp.where(is_start, Status.NON_FINITE_START, rejected_status)
 
-        damping, growth, decay = _updated(state, ratio, is_accepted & ~is_start)
-        kept = (state.x, state.value, state.gradient, model, state.is_resolved, state.largest_x, state.largest_norms)
+        damping, streak = _updated(state, ratio, is_accepted)
+        kept = (state.x, state.value, state.gradient, model, state.at_rest, state.largest_x, state.largest_norms)
         largest_x = jnp.maximum(state.largest_x, jnp.abs(trial_x))
-        taken = (trial_x, trial.value, trial.gradient, trial.model, verdict.is_resolved, largest_x, trial.largest_norms)
-        x, value, gradient, model, is_resolved, largest_x, largest_norms = select_lanes(is_accepted | is_start, taken, kept)
+        taken = (trial_x, trial.value, trial.gradient, trial.model, verdict.at_rest, largest_x, trial.largest_norms)
+        x, value, gradient, model, at_rest, largest_x, largest_norms = select_lanes(is_accepted | is_start, taken, kept)
         return LevenbergMarquardtState(
             x=x,
             value=value,
             gradient=gradient,
             model=model,
             damping=damping,
-            growth=growth,
-            decay=decay,
+            streak=streak,
             largest_x=largest_x,
             largest_norms=largest_norms,
-            is_resolved=is_resolved,
-            num_blind=num_blind,
-            has_seen_flat=has_seen_flat,
-            has_seen_change=has_seen_change,
+            at_rest=at_rest,
+            num_blind=num_blind.astype(jnp.int32),
+            seen=seen.astype(jnp.int32),
             status=jnp.where(is_accepted, accepted_status, rejected_status).astype(jnp.int32),
             # Looking around a point where nothing slopes is no step.
             num_steps=counted(state.num_steps, jnp.where(is_flat, 0, 1)),
@@ -228,7 +214,7 @@ class LevenbergMarquardt:
         return jnp.minimum(jnp.where(weights > 0, weights, 1), 1 / machine_epsilon(norms.dtype))
 
     def _propose(self, problem: LeastSquares, state: LevenbergMarquardtState, weights: LaneVector) -> Any:
-        """The step to try, its first-order part in units of the scaled model, whether it bends little, and evaluations spent."""
+        """The step, its first-order part and the promise of that in units of the scaled model; whether it bends little; evaluations."""
         model = state.model
         damping = jnp.sqrt(state.damping) * weights
         scaled, inverse = model.solve(damping)
@@ -240,12 +226,15 @@ class LevenbergMarquardt:
             again, inverse = model.solve(damping, given)
             scaled = jnp.where(jnp.isnan(given), again, given)
             step = scaled * model.units
+        # In units of the residual scale squared, so that no square overflows.
+        predicted = jnp.sum(model.predicted(scaled) ** 2 / 2 + (damping * scaled) ** 2, axis=0)
         if not self.is_accelerated:
-            return step, scaled, jnp.ones_like(state.is_resolved), 0
+            return step, scaled, predicted, jnp.ones(step.shape[-1], bool), 0
         reach = 0.1
         ahead = problem.residuals(problem.project(state.x + reach * step))
         image = jnp.sum(model.at.jacobian * step[None], axis=1)
-        bend = (model.at.weights * (ahead - model.at.residuals) / reach - image) * (2 / reach) / model.residual_scale
+        bend = (ahead - model.at.residuals) / reach
+        bend = ((bend if model.at.weights is None else model.at.weights * bend) - image) * (2 / reach) / model.residual_scale
         bend_norm = jnp.sqrt(jnp.sum(bend * bend, axis=0))
         # Below this the second difference is rounding.
         is_seen = (bend_norm * (reach**2 / 2) > 10 * model.noise) & jnp.isfinite(bend_norm)
@@ -256,29 +245,25 @@ class LevenbergMarquardt:
         # (R'R)^{-1} = R^{-1} R^{-1}'.
         acceleration = -matvec(inverse, jnp.sum(inverse * pulled[:, None], axis=0))
         acceleration = jnp.where(jnp.isfinite(acceleration), acceleration, 0)
-        length = lambda v: jnp.sqrt(jnp.sum((weights * v) ** 2, axis=0))  # noqa: E731
-        is_bent_well = 2 * length(acceleration) <= 0.75 * length(scaled)
-        return step + acceleration * model.units / 2, scaled, is_bent_well | ~is_seen, 1
+        bent, straight = jnp.sum((weights * jnp.stack([acceleration, scaled])) ** 2, axis=1)
+        return step + acceleration * model.units / 2, scaled, predicted, (2 * jnp.sqrt(bent) <= 0.75 * jnp.sqrt(straight)) | ~is_seen, 1
 
 
-def _updated(state: LevenbergMarquardtState, ratio: LaneFloat, is_accepted: LaneBool) -> tuple[LaneFloat, LaneFloat, LaneFloat]:
-    """The damping, its growth and its decay behind a step: Nielsen's cubic, whose floor halves along a row of good steps."""
-    tiny = jnp.asarray(jnp.finfo(ratio.dtype).tiny, ratio.dtype)
+def _updated(state: LevenbergMarquardtState, ratio: LaneFloat, is_accepted: LaneBool) -> tuple[LaneFloat, LaneInt]:
+    """The damping behind a step, and the streak: Nielsen's update, whose floor halves along a row of good steps."""
+    dtype = ratio.dtype
+    tiny = float(jnp.finfo(dtype).tiny)
+    count = jnp.clip(state.streak, -50, 50).astype(dtype)
     cubic = 1 - (2 * jnp.clip(ratio, 0, 2) - 1) ** 3
-    lowered = jnp.maximum(state.damping * jnp.maximum(state.decay, cubic), tiny * 1e3)
+    floor = jnp.maximum(jnp.exp2(-jnp.maximum(count, 0)) / 3, 1e-3)
+    lowered = jnp.maximum(state.damping * jnp.maximum(floor, cubic), tiny * 1e3)
     # Rejections end long before this, and an overflow would make the rest of the state NaN.
-    raised = jnp.minimum(state.damping * state.growth, 1 / machine_epsilon(ratio.dtype) ** 3)
-    is_good = ratio > 0.75
-    decay = jnp.where(is_good, jnp.maximum(state.decay / 2, 1e-3), 1 / 3).astype(ratio.dtype)
+    raised = jnp.minimum(state.damping * jnp.exp2(1 - jnp.minimum(count, 0)), 1 / machine_epsilon(dtype) ** 3)
     damping = jnp.where(is_accepted, lowered, raised)
-    growth = jnp.where(is_accepted, 2, jnp.minimum(2 * state.growth, 1 / machine_epsilon(ratio.dtype)))
-    decay = jnp.where(is_accepted, decay, 1 / 3)
+    streak = jnp.where(ratio > 0.75, jnp.maximum(state.streak, 0) + 1, 0)
+    streak = jnp.where(is_accepted, streak, jnp.minimum(state.streak, 0) - 1)
     is_start = state.num_steps < 0
-    return (
-        jnp.where(is_start, state.damping, damping).astype(ratio.dtype),
-        jnp.where(is_start, state.growth, growth).astype(ratio.dtype),
-        jnp.where(is_start, state.decay, decay).astype(ratio.dtype),
-    )
+    return jnp.where(is_start, state.damping, damping).astype(dtype), jnp.where(is_start, 0, streak).astype(jnp.int32)
 
 
 def _probe(state: LevenbergMarquardtState) -> LaneVector:

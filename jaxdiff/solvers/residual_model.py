@@ -19,7 +19,7 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import is_all_finite, matvec
+from jaxdiff.linalg import matvec
 from jaxdiff.problem import LeastSquares, Linearization
 from jaxdiff.result import Status
 
@@ -30,18 +30,20 @@ class LinearModel:
 
     Attributes:
         at: residuals and Jacobian.
-        free: which parameters may move.
+        free: which parameters may move; None where all may.
         column_norms: lengths of the columns of the Jacobian, ``[n, lanes]``; 0 where a column is zero, or its parameter not free.
+        slopes: J_s' r_s, all columns: the cosines of their angles with the residuals times ``residual_norm``, ``[n, lanes]``.
         residual_scale: the largest residual, ``[lanes]``; 1 where all are zero.
         residual_norm: length of r_s, ``[lanes]``.
-        noise: what rounding alone may do to r_s: eps (|r_s| + ||J| |x||) in the same units, ``[lanes]``.
+        noise: what rounding alone may do to r_s: eps (|r_s| + sum_j |J_j x_j|) in the same units, ``[lanes]``.
         factor: R, upper triangular, ``[n, n, lanes]``; a parameter without a column has a row of the identity.
         rotated: the first n entries of Q' r_s, ``[n, lanes]``.
     """
 
     at: Linearization
-    free: jax.Array
+    free: jax.Array | None
     column_norms: LaneVector
+    slopes: LaneVector
     residual_scale: LaneFloat
     residual_norm: LaneFloat
     noise: LaneFloat
@@ -55,8 +57,9 @@ class LinearModel:
         m = problem.num_residuals
         zeros = lambda *shape: jnp.zeros((*shape, lanes), x.dtype)  # noqa: E731
         return cls(
-            Linearization(zeros(m), zeros(m), zeros(m), zeros(m, n)),
-            jnp.ones((n, lanes), bool),
+            Linearization(zeros(m), None if problem.loss == "linear" else zeros(m), zeros(m), zeros(m, n)),
+            jnp.ones((n, lanes), bool) if problem.is_bounded else None,
+            zeros(n),
             zeros(n),
             jnp.ones(lanes, x.dtype),
             zeros(),
@@ -69,36 +72,29 @@ class LinearModel:
     def about(cls, problem: LeastSquares, x: LaneVector) -> "tuple[LinearModel, LaneFloat, LaneVector]":
         """The model, the cost and its gradient at x."""
         at = problem.linearize(x)
-        gradient = jnp.sum(at.jacobian * at.weighted[:, None], axis=0)
-        value = problem.cost(at.residuals)
+        table = jnp.concatenate([at.jacobian, at.weighted[:, None]], axis=1)
+        lengths, largest = safe_norm(table, with_largest=True)
+        scale = jnp.where(largest[-1] > 0, largest[-1], 1)
+        residual_norm = lengths[-1] / scale
+        slopes = jnp.sum(at.jacobian * (at.weighted / scale)[:, None], axis=0)
+        gradient = slopes * scale
+        value = (scale * residual_norm) ** 2 / 2 if problem.loss == "linear" else problem.cost(at.residuals)
         free = problem.free(x, gradient)
-        free = jnp.ones(x.shape, bool) if free is None else jnp.broadcast_to(free, x.shape)
-        norms = jnp.where(free, safe_norm(at.jacobian), 0)
-        scale = jnp.max(jnp.abs(at.weighted), axis=0)
-        scale = jnp.where(scale > 0, scale, 1)
-        scaled = at.weighted / scale
-        has_column = norms > 0
-        columns = jnp.where(has_column, at.jacobian / jnp.where(has_column, norms, 1), 0)
-        table = jnp.concatenate([columns, scaled[:, None]], axis=1)
-        identity = jnp.where(has_column[None], 0, jnp.eye(x.shape[0], dtype=x.dtype)[..., None])
-        padded = jnp.concatenate([identity, jnp.zeros_like(x)[:, None]], axis=1)
+        norms = lengths[:-1] if free is None else jnp.where(free, lengths[:-1], 0)
+        units = jnp.concatenate([norms, scale[None]])
+        has_column = units > 0
+        identity = jnp.where(has_column[None], 0, jnp.eye(x.shape[0] + 1, dtype=x.dtype)[:-1, :, None])
         # A row of the identity in place of each missing column, so that R has no zero in its diagonal for it.
-        reduced = triangular_factor(jnp.concatenate([table, padded], axis=0))
-        norm = jnp.sqrt(jnp.sum(scaled * scaled, axis=0))
-        sizes = jnp.sum(jnp.abs(at.jacobian) * jnp.abs(x)[None], axis=1)
-        noise = machine_epsilon(x.dtype) * (norm + safe_norm(sizes) / scale)
-        return cls(at, free, norms, scale, norm, noise, reduced[:, :-1], reduced[:, -1]), value, gradient
+        table = jnp.concatenate([jnp.where(has_column, table / jnp.where(has_column, units, 1), 0), identity])
+        reduced = triangular_factor(table)
+        noise = machine_epsilon(x.dtype) * (residual_norm + jnp.sum(lengths[:-1] * jnp.abs(x), axis=0) / scale)
+        slopes = safe_divide(slopes, lengths[:-1])
+        return cls(at, free, norms, slopes, scale, residual_norm, noise, reduced[:, :-1], reduced[:, -1]), value, gradient
 
     @property
     def units(self) -> LaneVector:
         """What one unit of a scaled step is worth in each parameter; 0 where it has no column."""
         return safe_divide(jnp.broadcast_to(self.residual_scale, self.column_norms.shape), self.column_norms)
-
-    @property
-    def cosines(self) -> LaneVector:
-        """Cosines of the angles between the residuals and the columns of the Jacobian."""
-        slopes = jnp.sum(self.at.jacobian * (self.at.weighted / self.residual_scale)[:, None], axis=0)
-        return jnp.abs(safe_divide(safe_divide(slopes, self.column_norms), jnp.broadcast_to(self.residual_norm, slopes.shape)))
 
     def solve(self, damping: LaneVector, given: LaneVector | None = None) -> tuple[LaneVector, LaneMatrix]:
         """The scaled step p_s that minimizes |R p_s + Q'r_s|^2 + |diag(damping) p_s|^2, and the inverse of that problem's factor.
@@ -134,13 +130,20 @@ class Verdict:
 
     Attributes:
         status: a success, PLATEAU, SINGULAR, or RUNNING.
-        is_resolved: whether rounding leaves the parameters enough digits for a success to mean something.
+        at_rest: what a solver should say that gets no further from here: CONVERGED_VALUE where the model promises nothing beyond rounding
+            and the parameters are known to three sevenths of the digits, else STALLED or SINGULAR.
         newton: the undamped Gauss-Newton step, ``[n, lanes]``; of least length where the Jacobian has not full rank.
+        promised: |Q'r_s|^2, twice what that step would gain to first order, in units of the residual scale squared.
+        is_finite: whether the point, every residual and every derivative is.
+        is_flat: whether no free parameter has any influence.
     """
 
     status: LaneInt
-    is_resolved: LaneBool
+    at_rest: LaneInt
     newton: LaneVector
+    promised: LaneFloat
+    is_finite: LaneBool
+    is_flat: LaneBool
 
 
 def assess(
@@ -152,54 +155,58 @@ def assess(
     spreads to the parameters through R^{-1}. A step that is smaller than what rounding can do to it is as small as steps get; where
     rounding leaves a parameter fewer than about three sevenths of the digits, no test can be trusted and none passes.
     """
-    dtype = x.dtype
-    epsilon = machine_epsilon(dtype)
+    epsilon = machine_epsilon(x.dtype)
     n, m = x.shape[0], model.at.residuals.shape[0]
-    pivots = jnp.einsum("iil->il", model.factor)
+    diagonal = jnp.eye(n, dtype=bool)[..., None]
+    pivots = jnp.sum(jnp.where(diagonal, model.factor, 0), axis=0)
     # A pivot that cannot be told from rounding: its column depends on those before it, and does without a step of its own.
     is_small = jnp.abs(pivots) <= 10 * max(n, m) * epsilon
-    is_deficient = jnp.any(is_small, axis=0)
-    diagonal = jnp.eye(n, dtype=bool)[..., None]
     inverse = invert_upper(jnp.where(diagonal & is_small[None], 1, model.factor))
     newton = -matvec(inverse, jnp.where(is_small, 0, model.rotated)) * model.units
     spread = jnp.sqrt(jnp.sum(inverse * inverse, axis=1))
 
     noise = model.noise
-    magnitude = noise / epsilon
     sloped = jacobian_epsilon * model.residual_norm * jnp.max(spread, axis=0)
     doubt = (noise + sloped) / np.sqrt(m) * spread * model.units
     # A parameter that contributes little to the model, a zero above all, is judged by its contribution and not by its own digits.
-    typical = jnp.maximum(jnp.abs(x), epsilon**0.25 * magnitude * model.units)
-
-    # Rounding of the residuals alone turns a column by noise / |r|.
-    slopes = model.cosines * model.residual_norm
-    is_small_gradient = jnp.all((slopes <= gtol * model.residual_norm + 2 * noise) | ~model.free, axis=0)
-    # Slopes may drown in rounding before the step does: as long as it is this long, it has more to tell.
-    is_near = jnp.all((jnp.abs(newton) <= epsilon**0.5 * typical) | ~model.free, axis=0)
-    is_small_step = jnp.all((jnp.abs(newton) <= jnp.maximum(xtol * typical, 2 * doubt)) | ~model.free, axis=0)
+    typical = jnp.maximum(jnp.abs(x), epsilon**-0.75 * noise * model.units)
+    moved = jnp.abs(newton)
+    held = jnp.zeros(x.shape, bool) if model.free is None else ~model.free
+    tests = [
+        # Rounding of the residuals alone turns a column by noise / |r|.
+        (jnp.abs(model.slopes) <= gtol * model.residual_norm + 2 * noise) | held,
+        # Slopes may drown in rounding before the step does: as long as it is this long, it has more to tell.
+        (moved <= epsilon**0.5 * typical) | held,
+        (moved <= jnp.maximum(xtol * typical, 2 * doubt)) | held,
+        (moved <= epsilon ** (3 / 7) * typical) | held,
+        (doubt <= epsilon ** (3 / 7) * typical) | held,
+        ~is_small,
+        # A parameter that had an influence once and has none now was lost, not found.
+        (model.column_norms > 0) | (largest_norms == 0) | held,
+        jnp.isfinite(model.slopes) & jnp.isfinite(x),
+        (model.column_norms == 0) | held,
+        held,
+    ]
+    answers = jnp.all(jnp.stack(tests), axis=1)
+    is_small_gradient, is_near, is_small_step, is_close, is_resolved, is_full, is_alive, is_finite, is_flat, is_held = answers
     promised = jnp.sum(model.rotated * model.rotated, axis=0)
     is_small_gain = (promised <= ftol * model.residual_norm**2) | ((model.residual_norm <= noise) & is_near)
     status = jnp.where(is_small_gain, Status.CONVERGED_VALUE, Status.RUNNING)
     status = jnp.where(is_small_step, Status.CONVERGED_STEP, status)
     # Without full rank a step says nothing of the directions that it leaves out.
-    status = jnp.where(is_deficient, Status.RUNNING, status)
-    status = jnp.where(is_small_gradient & (is_near | is_deficient), Status.CONVERGED_GRADIENT, status)
+    status = jnp.where(is_full, status, Status.RUNNING)
+    status = jnp.where(is_small_gradient & (is_near | ~is_full), Status.CONVERGED_GRADIENT, status)
 
     # In double precision a pivot at rounding means a rank that is not full; in single precision it may as well be a bad condition.
-    is_resolved = jnp.all((doubt <= epsilon ** (3 / 7) * typical) | ~model.free, axis=0)
-    is_resolved = jnp.where(is_deficient, epsilon < 1e-10, is_resolved)
-    # A parameter that had an influence once and has none now was lost, not found.
-    has_vanished = jnp.any(model.free & (model.column_norms == 0) & (largest_norms > 0), axis=0)
+    is_resolved = jnp.where(is_full, is_resolved, epsilon < 1e-10)
     is_exact = model.residual_norm == 0
     # Stationary to rounding, and yet nothing known of the parameters: no further step can change that.
     status = jnp.where(is_resolved | is_exact, status, jnp.where(is_small_gradient, Status.SINGULAR, Status.RUNNING))
-    status = jnp.where(has_vanished & ~is_exact & (status != Status.RUNNING), Status.PLATEAU, status)
-    return Verdict(status.astype(jnp.int32), is_resolved, newton)
-
-
-def is_model_finite(model: LinearModel, x: LaneVector) -> LaneBool:
-    """Whether the point, every residual and every derivative is finite."""
-    return is_all_finite(x, model.at.residuals, model.at.weighted, model.at.jacobian)
+    status = jnp.where(~is_alive & ~is_exact & (status != Status.RUNNING), Status.PLATEAU, status)
+    is_level = (promised <= 4 * noise * model.residual_norm) & is_close & is_full & is_alive
+    at_rest = jnp.where(is_resolved, jnp.where(is_level, Status.CONVERGED_VALUE, Status.STALLED), Status.SINGULAR)
+    is_finite = is_finite & jnp.isfinite(model.residual_norm)
+    return Verdict(status.astype(jnp.int32), at_rest.astype(jnp.int32), newton, promised, is_finite, is_flat & ~is_held)
 
 
 def default_residual_tolerance(name: str, dtype: DType, is_exact: bool) -> float:
@@ -212,8 +219,8 @@ def default_residual_tolerance(name: str, dtype: DType, is_exact: bool) -> float
     return epsilon ** (2 / 3) if is_exact else epsilon ** (1 / 2)
 
 
-def safe_norm(a: jax.Array) -> jax.Array:
-    """Euclidean length along the first axis without overflow or underflow of squares.
+def safe_norm(a: jax.Array, with_largest: bool = False) -> Any:
+    """Euclidean length along the first axis without overflow or underflow of squares; perhaps with the largest absolute entry.
 
     Example:
         >>> float(safe_norm(jnp.array([3e30, 4e30], jnp.float32)) / 5e30)
@@ -221,7 +228,8 @@ def safe_norm(a: jax.Array) -> jax.Array:
     """
     largest = jnp.max(jnp.abs(a), axis=0)
     guarded = jnp.where(largest > 0, largest, 1)
-    return largest * jnp.sqrt(jnp.sum((a / guarded) ** 2, axis=0))
+    length = largest * jnp.sqrt(jnp.sum((a / guarded) ** 2, axis=0))
+    return (length, largest) if with_largest else length
 
 
 def triangular_factor(table: jax.Array) -> jax.Array:
@@ -240,7 +248,11 @@ def invert_upper(factor: LaneMatrix) -> LaneMatrix:
         >>> invert_upper(jnp.array([[[2.0], [1.0]], [[0.0], [4.0]]]))[..., 0].tolist()
         [[0.5, -0.125], [0.0, 0.25]]
     """
-    n = factor.shape[0]
+    n, _, lanes = factor.shape
+    if lanes == 1:
+        # One matrix is one call of the vendor's.
+        identity = jnp.eye(n, dtype=factor.dtype)
+        return jax.lax.linalg.triangular_solve(factor[..., 0], identity, left_side=True, lower=False)[..., None]
     rows = jnp.arange(n)[:, None]
     identity = jnp.eye(n, dtype=factor.dtype)
 
@@ -264,8 +276,7 @@ class Trial:
         model: the residuals to first order there.
         largest_norms: largest length of each column so far, this point included.
         decrease: by how much the cost fell, in units of the old residual scale squared.
-        is_finite: whether everything there is finite.
-        is_blind: whether what was promised and what came are both within the rounding of the cost.
+        is_blind: whether all is finite, and what was promised and what came are both within the rounding of the cost.
         fall: slopes there over slopes before, in the metric given.
         verdict: what its model says of it.
     """
@@ -276,7 +287,6 @@ class Trial:
     model: LinearModel
     largest_norms: LaneVector
     decrease: LaneFloat
-    is_finite: LaneBool
     is_blind: LaneBool
     fall: LaneFloat
     verdict: Verdict
@@ -295,18 +305,18 @@ def try_point(problem: LeastSquares, solver: Any, state: Any, trial_x: LaneVecto
     """
     model = state.model
     trial, value, gradient = LinearModel.about(problem, trial_x)
-    is_finite = is_model_finite(trial, trial_x)
-    decrease = problem.decrease(model.at.residuals, trial.at.residuals, model.residual_scale)
-    rounding = 4 * model.noise * model.residual_norm
-    is_blind = is_finite & (jnp.abs(predicted) <= rounding) & (jnp.abs(decrease) <= 4 * rounding) & (state.num_steps >= 0)
-    # Where the cost has gone flat the slopes still tell the way: in the metric of D, in which a well damped step lowers them as a gradient
-    # step does, or in that of J'J, in which an undamped one does.
-    metric = safe_divide(safe_divide(jnp.where(model.free, 1, 0).astype(trial_x.dtype), weights), model.column_norms)
-    fall = safe_divide(safe_norm(gradient * metric), safe_norm(state.gradient * metric), otherwise=1.0)
-    promised = safe_norm(trial.rotated) * trial.residual_scale
-    fall = jnp.minimum(fall, safe_divide(promised, safe_norm(model.rotated) * model.residual_scale, otherwise=1.0))
     largest_norms = jnp.maximum(state.largest_norms, jnp.where(jnp.isfinite(trial.column_norms), trial.column_norms, 0))
     epsilon = machine_epsilon(trial_x.dtype)
     jacobian_epsilon = epsilon if problem.derivatives.is_exact else epsilon ** (2 / 3)
     verdict = assess(trial, trial_x, largest_norms, solver.gtol, solver.xtol, solver.ftol, jacobian_epsilon)
-    return Trial(trial_x, value, gradient, trial, largest_norms, decrease, is_finite, is_blind, fall, verdict)
+    decrease = problem.decrease(model.at.residuals, trial.at.residuals, model.residual_scale)
+    rounding = 4 * model.noise * model.residual_norm
+    is_blind = (jnp.abs(predicted) <= rounding) & (jnp.abs(decrease) <= 4 * rounding) & (state.num_steps >= 0)
+    # Where the cost has gone flat the slopes still tell the way: in the metric of D, in which a well damped step lowers them as a gradient
+    # step does, or in that of J'J, in which an undamped one does. All of it in units of the old residual scale.
+    metric = safe_divide(jnp.ones_like(trial_x), weights * model.column_norms * model.residual_scale)
+    slopes = jnp.stack([gradient * metric, state.gradient * metric, model.rotated])
+    new, old, promised = jnp.sum(slopes * slopes, axis=1)
+    grown = (trial.residual_scale / model.residual_scale) ** 2
+    fall = jnp.sqrt(jnp.minimum(safe_divide(new, old, otherwise=1.0), safe_divide(verdict.promised * grown, promised, otherwise=1.0)))
+    return Trial(trial_x, value, gradient, trial, largest_norms, decrease, verdict.is_finite & is_blind, fall, verdict)
