@@ -14,7 +14,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Where a user's mistake is answered by a message of our own, a type checker in front of it would answer first.
-UNCHECKED = {"jaxdiff._api", "jaxdiff._fit", "jaxdiff._validation", "jaxdiff.batch.options", "jaxdiff.solvers.gradient_descent"}
+UNCHECKED = {"jaxdiff._api", "jaxdiff._validation", "jaxdiff.batch.options", "jaxdiff.solvers.gradient_descent"}
 
 
 def modules() -> list[str]:
