@@ -1,13 +1,14 @@
-"""Write tests/derivatives/data/heldout.npz: derivatives one to four of the held-out functions, by mpmath in two precisions that agree.
+"""Write the references of the held-out functions: derivatives one to four, by mpmath in two precisions that agree.
 
-    python benchmarks/make_estimate_references.py
+    python benchmarks/make_estimate_references.py [first] [second]
+
+They go to ``tests/derivatives/data/heldout.npz`` and ``heldout_second.npz``.
 
 Central differences with a step far below any length of the functions, in a working precision in which that costs nothing. What steps and
 precisions of 40 and of 70 digits do not give alike to 1e-25 stops the script; where both are below 1e-36 and unlike, the derivative is
 zero.
 """
 
-import importlib.util
 import pathlib
 import sys
 from typing import Any
@@ -16,7 +17,10 @@ import jax
 import mpmath as mp
 import numpy as np
 
-ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests" / "derivatives"))
+
+import estimate_cases
+
 DIGITS = (40, 70)
 
 
@@ -25,6 +29,7 @@ class Exact:
 
     sin, cos, tan, exp, log, log1p, expm1, sqrt = mp.sin, mp.cos, mp.tan, mp.exp, mp.log, mp.log1p, mp.expm1, mp.sqrt
     arctan, arcsin, arctanh, sinh, cosh, tanh = mp.atan, mp.asin, mp.atanh, mp.sinh, mp.cosh, mp.tanh
+    arccos, arcsinh = mp.acos, mp.asinh
     maximum, minimum, abs, floor, sign, round = max, min, abs, mp.floor, mp.sign, mp.nint
     pi = mp.pi
 
@@ -32,15 +37,6 @@ class Exact:
     def where(condition: bool, if_true: Any, if_false: Any) -> Any:
         """One branch or the other."""
         return if_true if condition else if_false
-
-
-def cases_module() -> Any:
-    path = ROOT / "tests" / "derivatives" / "estimate_cases.py"
-    spec = importlib.util.spec_from_file_location("estimate_cases", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["estimate_cases"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def derivative(expression: Any, x: float, n: int) -> float:
@@ -76,11 +72,9 @@ def references(function: Any, x: np.generic, orders: tuple[int, ...]) -> list[fl
     return values
 
 
-def main() -> None:
-    jax.config.update("jax_enable_x64", True)
-    module = cases_module()
+def write(split: estimate_cases.Split) -> None:
     rows, dtypes, points, table = [], [], [], []
-    for row, function in enumerate(module.FUNCTIONS):
+    for row, function in enumerate(split.functions):
         f = jax.jit(function.f)
         for dtype in function.dtypes:
             for point in function.points:
@@ -93,13 +87,18 @@ def main() -> None:
                 dtypes.append(dtype)
                 points.append(float(x))
                 try:
-                    table.append(references(function, x, module.ORDERS))
+                    table.append(references(function, x, estimate_cases.ORDERS))
                 except ValueError as error:
                     raise ValueError(f"{function.name} in {dtype}: {error}") from error
-    np.savez_compressed(
-        module.DATA, function=np.array(rows, np.int32), dtype=np.array(dtypes), x=np.array(points), references=np.array(table, np.float64)
-    )
-    print(f"{len(rows)} points of {len(module.FUNCTIONS)} functions, {module.DATA.stat().st_size} bytes")
+    columns = {"function": np.array(rows, np.int32), "dtype": np.array(dtypes), "x": np.array(points), "references": np.array(table)}
+    np.savez_compressed(split.data, **columns)
+    print(f"{split.name}: {len(rows)} points of {len(split.functions)} functions, {split.data.stat().st_size} bytes")
+
+
+def main() -> None:
+    jax.config.update("jax_enable_x64", True)
+    for name in sys.argv[1:] or ("first", "second"):
+        write(estimate_cases.split(name))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ def is_traced(tree: PyTree) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def is_staged() -> bool:
+    """Whether operations are being recorded, inside of ``jax.jit``, say: what they give are tracers then, of concrete numbers too."""
+    return isinstance(jnp.zeros(()) + 0, Tracer)
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """A ready-made ``; did you mean 'x'?`` for the known name nearest to ``name``, or nothing."""
     matches = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.5)

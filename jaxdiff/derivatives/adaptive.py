@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import PyTree
-from jaxdiff._validation import as_data, as_float_leaves, check_choice, check_count, explain_tracing_errors, is_traced
+from jaxdiff._validation import as_data, as_float_leaves, check_choice, check_count, explain_tracing_errors, is_staged, is_traced
 from jaxdiff.derivatives.estimates import Estimate
 from jaxdiff.derivatives.ladder import Ladder
 from jaxdiff.derivatives.lines import (
@@ -33,7 +33,7 @@ from jaxdiff.derivatives.lines import (
     point_lines,
 )
 from jaxdiff.derivatives.protocol import Bound, compiled, describe
-from jaxdiff.derivatives.trees import map_in_chunks, ravel, spread, tree_size, unravel, unravel_matrix
+from jaxdiff.derivatives.trees import chunk_of, map_in_chunks, ravel, spread, tree_size, unravel, unravel_matrix
 
 
 @pytree_dataclass
@@ -190,7 +190,7 @@ class Adaptive:
         for leaf in jax.tree.leaves(x):
             if leaf.dtype.itemsize < 4:
                 raise TypeError(f"x is {leaf.dtype}; expected float32 or float64 (f itself may compute in half precision)")
-        if self.bounds is None or is_traced((x, self.bounds)):
+        if self.bounds is None or is_traced((x, self.bounds)) or is_staged():
             return
         flat = np.asarray(ravel(x))
         low, high = (np.asarray(side) for side in self._flat(x)[1] or ())
@@ -273,7 +273,7 @@ def _look(bound: Bound, x: PyTree, *, one_of_many: bool = False) -> _Look:
         jax.eval_shape(bound, shapes)
     except Exception:
         # Whatever a foreign function makes of a tracer. If it is f itself that is wrong, the call below says so.
-        if is_traced((x, bound.data)):
+        if is_traced((x, bound.data)) or is_staged():
             raise
         point = x.reshape(-1)[0] if one_of_many else x
         try:
@@ -295,7 +295,7 @@ def _run(
     method._check_inside(x)
     look = _look(bound, x, one_of_many=kind == "points")
     bound = dataclasses.replace(bound, order=(kind, n, of_gradient))
-    if is_traced((method, bound, x, directions)):
+    if is_traced((method, bound, x, directions)) or is_staged():
         return _in_one_program(method, bound, x, directions)
     lines = _lines(method, x, kind, directions)
     num_outputs = tree_size(x if of_gradient else look.output)
@@ -303,7 +303,7 @@ def _run(
         return estimate_lines_now(_host_values(bound, lines, x, kind, num_outputs), lines, n, num_outputs, is_costly=True)
     # The same program for every order: f does not know what its values are for.
     values_at = functools.partial(_values, method, dataclasses.replace(bound, order=(kind, 0, of_gradient)), x, directions)
-    return estimate_lines_now(values_at, lines, n, num_outputs, is_costly=False)
+    return estimate_lines_now(values_at, lines, n, num_outputs)
 
 
 def _lines(method: Adaptive, x: PyTree, kind: str, directions: jax.Array | None) -> Lines:
@@ -327,13 +327,18 @@ def _values(method: Adaptive, bound: Bound, x: PyTree, directions: jax.Array | N
         at = unravel(point, x)
         return ravel(jax.grad(lambda x: bound.scalar(x)[0])(at) if of_gradient else bound.arrays(at))
 
-    def line(i: jax.Array, along: jax.Array) -> jax.Array:
-        return jax.vmap(lambda position: f(lines.point(jnp, i, position)))(along)
+    def at(i: jax.Array, position: jax.Array) -> jax.Array:
+        return f(lines.point(jnp, i, position))
 
     point = jax.eval_shape(lambda position: lines.point(jnp, 0, position), lines.centres[0])
     elements = positions.shape[0] * (point.size + jax.eval_shape(f, point).size)
-    values = map_in_chunks(line, (index, positions.T), method.chunk_size, elements)
-    return jnp.moveaxis(values, 0, 1).astype(lines.centres.dtype)
+    if chunk_of(method.chunk_size, elements) >= index.size:
+        # In the order in which positions are stored: nothing is transposed.
+        values = jax.vmap(jax.vmap(at), in_axes=(None, 0))(index, positions)
+    else:
+        line = jax.vmap(at, in_axes=(None, 0))
+        values = jnp.moveaxis(map_in_chunks(line, (index, positions.T), method.chunk_size, elements), 0, 1)
+    return values.astype(lines.centres.dtype)
 
 
 @compiled
@@ -350,6 +355,8 @@ def _host_values(bound: Bound, lines: Lines, x: PyTree, kind: str, num_outputs: 
     host, like = _on_host(bound), jax.tree.map(np.asarray, x)
 
     def call(flat: np.ndarray) -> np.ndarray:
+        if np.isnan(flat).any():
+            return np.full(num_outputs, np.nan)
         try:
             output = host(float(flat[0]) if kind == "points" else _concrete(like, flat))
         except OUTSIDE:

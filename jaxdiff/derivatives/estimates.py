@@ -17,12 +17,14 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._validation import is_traced
-from jaxdiff.derivatives.ladder import Judged, Ladder, Samples, judge
+from jaxdiff.derivatives.ladder import Judged, Ladder, Samples, count_below, judge
 
 # One side is taken instead of both where its bar is smaller by this factor: x is close to the edge of where f may be evaluated.
 _CLEARLY_BETTER = 3.0
 # Slopes of both sides differ when they are this many times the sum of their bars apart.
 _CLEARLY_APART = 3.0
+# Those of higher derivatives from one side are less certain.
+_CLEARLY_APART_HIGHER = 10.0
 # Noise above so many times the rounding of f is not rounding.
 _NOISY = 1e3
 # A jump is so many times what f changes by between neighbouring steps, of which the nearest thirteen (four octaves) are looked at.
@@ -73,8 +75,9 @@ class Estimate:
     """Slope (first derivative) from the left at a kink; NaN elsewhere."""
     right: Any
     """Slope from the right at a kink; NaN elsewhere."""
-    num_evals: int = dataclasses.field(default=0, metadata={"static": True})
-    """Evaluations of f per point, coordinate or direction, at most."""
+    num_evals: Any
+    """Evaluations of f that the number rests on (of its gradient, in a Hessian from gradients). Those along one coordinate are shared by all
+    outputs of f."""
 
     def __repr__(self) -> str:
         shape = np.shape(self.value) if isinstance(self.value, (jax.Array, np.ndarray)) else None
@@ -83,7 +86,7 @@ class Estimate:
             return f"Estimate({fields})"
         word = EstimateStatus(int(self.status)).name.lower().replace("_", "-")
         sides = f", slopes {float(self.left):.6g} and {float(self.right):.6g}" if self.status == EstimateStatus.KINK else ""
-        return f"Estimate({float(self.value)!r} +- {float(self.error):.1e}, {word}{sides}, {self.num_evals} evaluations)"
+        return f"Estimate({float(self.value)!r} +- {float(self.error):.1e}, {word}{sides}, {int(self.num_evals)} evaluations)"
 
 
 def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
@@ -91,9 +94,9 @@ def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
     f0 = samples.centre
     epsilon = machine_epsilon(f0.dtype)
     both = judge(samples, ladder, "odd" if n % 2 else "even", n)
-    sides = [[judge(samples, ladder, side, order) for order in range(1, n + 1)] for side in ("left", "right")]
-    is_kink = functools.reduce(jnp.logical_or, [_are_apart(left, right) for left, right in zip(*sides, strict=True)])
-    is_jump = _is_jump(samples)
+    sides = _sides(samples, ladder, n)
+    is_kink = functools.reduce(jnp.logical_or, [_are_apart(*pair, order) for order, pair in enumerate(zip(*sides, strict=True), start=1)])
+    is_jump = _is_jump(samples, jnp.fmin(sides[0][0].noise, sides[1][0].noise))
 
     taken = both
     for near, beyond in ((sides[0][-1], samples.right), (sides[1][-1], samples.left)):
@@ -117,23 +120,36 @@ def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
         status=status.astype(jnp.int32),
         left=jnp.where(status == EstimateStatus.KINK, sides[0][0].value, jnp.nan),
         right=jnp.where(status == EstimateStatus.KINK, sides[1][0].value, jnp.nan),
-        num_evals=ladder.num_evaluations,
+        num_evals=jnp.full(f0.shape, ladder.num_evaluations, jnp.int32),
     )
 
 
-def _are_apart(left: Judged, right: Judged) -> jax.Array:
+def _sides(samples: Samples, ladder: Ladder, n: int) -> list[list[Judged]]:
+    """Derivatives 1 to n from the left, and from the right: both at once, the left as the right of the mirror image, to compile it once."""
+    mirrored = samples._replace(x=-samples.x, right=samples.left, left=samples.right)
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), mirrored, samples)
+    size = samples.x.size
+    sides: list[list[Judged]] = [[], []]
+    for order in range(1, n + 1):
+        found = judge(both, ladder, "side", order)
+        left, right = (jax.tree.map(lambda leaf, part=part: leaf[part], found) for part in (slice(size), slice(size, None)))
+        sides[0].append(left._replace(value=(-1) ** order * left.value))
+        sides[1].append(right)
+    return sides
+
+
+def _are_apart(left: Judged, right: Judged, order: int) -> jax.Array:
     apart = jnp.abs(right.value - left.value)  # NaN, and so not apart, where one side has nothing to say
-    return apart > _CLEARLY_APART * (left.bar + right.bar)
+    return apart > (_CLEARLY_APART if order == 1 else _CLEARLY_APART_HIGHER) * (left.bar + right.bar)
 
 
-def _is_jump(samples: Samples) -> jax.Array:
-    """Whether f next to x, at the smallest usable steps, is far from f(x), measured by its changes on that side."""
+def _is_jump(samples: Samples, noise: jax.Array) -> jax.Array:
+    """Whether f next to x, at the smallest usable steps, is far from f(x), measured by its changes on that side and by its noise."""
     f0, usable = samples.centre, samples.steps.is_usable
     gaps, changes = [], []
     for values in (samples.left, samples.right):
         flat, is_ok = values.reshape(-1, values.shape[-1]), (usable & jnp.isfinite(values)).reshape(-1, values.shape[-1])
-        rank = jnp.flip(jnp.cumsum(jnp.flip(is_ok.astype(jnp.int32), 0), 0), 0)
-        nearest = is_ok & (rank <= _NEAREST)
+        nearest = is_ok & (count_below(is_ok) <= _NEAREST)
         gap = jnp.min(jnp.where(nearest, jnp.abs(flat - f0), jnp.inf), axis=0)
         change = jnp.abs(jnp.diff(flat, axis=0))
         change = jnp.max(jnp.where(nearest[1:] & nearest[:-1], change, 0), axis=0)
@@ -141,4 +157,5 @@ def _is_jump(samples: Samples) -> jax.Array:
         gaps.append(jnp.where(jnp.sum(nearest, axis=0) == _NEAREST, gap, 0))
         changes.append(jnp.maximum(change, rounding))
     gap = jnp.maximum(*gaps)
-    return jnp.isfinite(gap) & (gap > _JUMP * jnp.maximum(*changes))
+    # The noise is fitted with f(x) among the values, and so holds some of the jump: not more than a seventh.
+    return jnp.isfinite(gap) & (gap > _JUMP * jnp.maximum(*changes)) & (gap > 3 * noise)

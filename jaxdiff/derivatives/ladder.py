@@ -25,7 +25,7 @@ References:
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -220,12 +220,14 @@ _BELIEF = 2.0
 CAUTION = 4.0
 # The terms that a fit of one more and two more degrees would add stand for all that it leaves out, so many times over.
 _OMITTED = 2.0
+# What a grid's second quantum may be, in units of the first, two steps after it.
+_GRID_GROWTH = 2.5
 # A misfit so many times the noise of all smaller windows is structure that this window does not resolve, not noise.
 _SURPRISE = 100.0
 
 
 def judge(samples: Samples, ladder: Ladder, kind: str, n: int) -> Judged:
-    """The n-th derivative by one kind of window."""
+    """The n-th derivative by one kind of window, a kind of basis; "side" is the right one."""
     steps, f0 = samples.steps, samples.centre
     dtype = f0.dtype
     epsilon = machine_epsilon(dtype)
@@ -235,22 +237,18 @@ def judge(samples: Samples, ladder: Ladder, kind: str, n: int) -> Judged:
     if kind in ("odd", "even"):
         is_ok, sizes = is_right & is_left, jnp.maximum(jnp.abs(right), jnp.abs(left))
         y = (right - left) / 2 if kind == "odd" else (right - f0) / 2 + (left - f0) / 2
-    elif kind == "right":
-        is_ok, sizes, y = is_right, jnp.abs(right), right - f0
     else:
-        is_ok, sizes, y = is_left, jnp.abs(left), left - f0
+        is_ok, sizes, y = is_right, jnp.abs(right), right - f0
 
     crosses = np.zeros((ladder.num_windows, 1), bool)
     crosses[ladder.absolute - ladder.window + 1 : ladder.absolute] = True
     is_window = jnp.all(_windows(is_ok, ladder), axis=0) & (steps.is_contiguous | ~crosses)
     h = steps.h[: ladder.num_windows, 0]
-    if kind == "left":
-        h = -h
     quantum = _quantum(samples, is_right, is_left)[: ladder.num_windows]
     span = jnp.maximum(jnp.max(_windows(jnp.where(is_ok, sizes, 0), ladder), axis=0), jnp.abs(f0))
     floor = jnp.maximum(epsilon / 2 * span, quantum / 2)
 
-    basis = basis_for(_BASES[kind], n, ladder.window)
+    basis = basis_for(kind, n, ladder.window)
     values, unit = _scaled(_windows(y, ladder))
     coefficients = basis.coefficients(values)
     misfit = basis.misfit(coefficients, ladder.degrees) * unit
@@ -262,7 +260,7 @@ def judge(samples: Samples, ladder: Ladder, kind: str, n: int) -> Judged:
         misfit = jnp.maximum(misfit, beside.misfit(beside.coefficients(other), ladder.degrees, basis.first) * other_unit)
     noise, before = _pooled(jnp.where(is_window, misfit[-1], 0), is_window)
     is_resolved = misfit <= _SURPRISE * jnp.maximum(before, floor)
-    is_broken = jax.lax.cummax((is_window & ~is_resolved[-1]).astype(jnp.int32), axis=0, reverse=True) > 0
+    is_broken = largest_below((is_window & ~is_resolved[-1]).astype(jnp.int32)) > 0
     is_window &= ~is_broken
 
     per_unit = _power(h, n)
@@ -278,13 +276,11 @@ def judge(samples: Samples, ladder: Ladder, kind: str, n: int) -> Judged:
     return _choose(fits, bars, h, jnp.maximum(noise, floor), span)
 
 
-_BASES = {"odd": "odd", "even": "even", "right": "side", "left": "side"}
-
-
 def _windows(values: jax.Array, ladder: Ladder) -> jax.Array:
     """[octaves, 3, L] to [nodes, windows, L]."""
-    rows = [jnp.moveaxis(values[octave : octave + ladder.num_windows], 1, 0) for octave in range(ladder.window)]
-    return jnp.concatenate(rows)
+    nodes = np.arange(ladder.window * len(OCTAVE))[:, None] + np.arange(ladder.num_windows) * len(OCTAVE)
+    # One gather: slices put one behind the other are fused into every use, which triples the time to compile.
+    return values.reshape(-1, values.shape[-1]).at[nodes].get(mode="promise_in_bounds", unique_indices=False)
 
 
 def _scaled(values: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -299,7 +295,7 @@ def _choose(fits: jax.Array, bars: jax.Array, h: jax.Array, noise: jax.Array, sp
     is_candidate = jnp.isfinite(bars)
     low = jnp.max(jnp.where(is_candidate, fits - _BELIEF * bars, -jnp.inf), axis=0)
     high = jnp.min(jnp.where(is_candidate, fits + _BELIEF * bars, jnp.inf), axis=0)
-    is_agreed = jax.lax.cummax(low, axis=0, reverse=True) <= jax.lax.cummin(high, axis=0, reverse=True)
+    is_agreed = largest_below(low) <= -largest_below(-high)
     score = jnp.where(is_agreed, bars, jnp.inf)
     # First the best degree of every window, then the best window.
     degree = jnp.argmin(score, axis=0)[None]
@@ -307,6 +303,24 @@ def _choose(fits: jax.Array, bars: jax.Array, h: jax.Array, noise: jax.Array, sp
     window = jnp.argmin(bar, axis=0)[None]
     value, bar, h, noise, span = (jnp.take_along_axis(values, window, axis=0)[0] for values in (value, bar, h, noise, span))
     return Judged(jnp.where(jnp.isfinite(bar), value, jnp.nan), bar, jnp.abs(h), noise, span)
+
+
+def largest_below(values: jax.Array) -> jax.Array:
+    """The largest of this and all later (smaller) steps, along the first axis."""
+    lowest = -jnp.inf if jnp.issubdtype(values.dtype, jnp.floating) else 0
+    return _below(values, jnp.asarray(lowest, values.dtype), jax.lax.max)
+
+
+def count_below(mask: jax.Array) -> jax.Array:
+    """How many of this and all later (smaller) steps, along the first axis."""
+    return _below(mask.astype(jnp.int32), jnp.int32(0), jax.lax.add)
+
+
+def _below(values: jax.Array, initial: jax.Array, reduce: Any) -> jax.Array:
+    # One operation: cumulative ones become a tree of slices, which takes the compiler seconds each.
+    size, rest = len(values), values.ndim - 1
+    padding = ((0, size - 1), *((0, 0),) * rest)
+    return jax.lax.reduce_window(values, initial, reduce, (size, *(1,) * rest), (1,) * values.ndim, padding)
 
 
 def _power(h: jax.Array, n: int) -> jax.Array:
@@ -319,9 +333,9 @@ def _power(h: jax.Array, n: int) -> jax.Array:
 
 def _pooled(tail: jax.Array, is_window: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The largest tail of this window, of all smaller ones, and of the three smallest: five numbers by themselves may be small by luck."""
-    rank = jnp.flip(jnp.cumsum(jnp.flip(is_window.astype(jnp.int32), 0), 0), 0)
+    rank = count_below(is_window)
     smallest = jnp.max(jnp.where(is_window & (rank <= 3), tail, 0), axis=0)
-    pooled = jnp.maximum(jax.lax.cummax(tail, axis=0, reverse=True), smallest)
+    pooled = jnp.maximum(largest_below(tail), smallest)
     return pooled, jnp.concatenate([pooled[1:], smallest[None]])
 
 
@@ -345,19 +359,34 @@ def _quantum(samples: Samples, is_right: jax.Array, is_left: jax.Array) -> jax.A
     """[octaves, L]: the smallest change of f seen at this or smaller steps, where f has plateaus; zero where it has none.
 
     An f that is rounded to a grid shows small steps neither noise nor slope; the grid shows in equal values side by side. Before the first
-    change has been seen, it stands for what was not.
+    change has been seen, it stands for what was not. An f that is constant around x, and is not further off, has plateaus too; it is told
+    from a grid by what follows the first change (`_looks_like_a_grid`).
     """
     f0 = samples.centre
     octaves = samples.right.shape[0]
-    gaps, ties = [], []
+    gaps, ties, grids = [], [], []
     for values, is_ok in ((samples.right, is_right), (samples.left, is_left)):
         flat, is_flat_ok = values.reshape(-1, values.shape[-1]), is_ok.reshape(-1, values.shape[-1])
         apart = jnp.abs(jnp.diff(flat, axis=0, append=f0[None]))
         is_pair = is_flat_ok & jnp.concatenate([is_flat_ok[1:], jnp.ones_like(is_flat_ok[:1])])
         gaps.append(jnp.where(is_pair & (apart > 0), apart, jnp.inf).reshape(octaves, -1, apart.shape[-1]).min(1))
         ties.append(jnp.sum(is_pair & (apart == 0), axis=0))
-    smallest = jax.lax.cummin(jnp.minimum(*gaps), axis=0, reverse=True)
+        grids.append(_looks_like_a_grid(jnp.where(is_flat_ok, jnp.abs(flat - f0), 0)))
+    smallest = -largest_below(-jnp.minimum(*gaps))
     seen = jnp.isfinite(smallest)
     first = jnp.max(jnp.where(seen, smallest, -jnp.inf), axis=0)
     quantum = jnp.where(seen, smallest, jnp.where(jnp.isfinite(first), first, 0))
-    return jnp.where(ties[0] + ties[1] >= 3, quantum, 0)
+    return jnp.where((ties[0] + ties[1] >= 3) & (grids[0] | grids[1]), quantum, 0)
+
+
+def _looks_like_a_grid(apart: jax.Array) -> jax.Array:
+    """[L]: whether f, seen along ascending steps, leaves the value f(x) as a grid does: by one quantum, and two steps later not by more
+    than two, steps being a fifth apart. A constant that ends at a kink goes on from there by much more than the first change.
+
+    Args:
+        apart: [steps, L] distances of f from f(x), largest step first.
+    """
+    ascending = jnp.flip(apart, 0)
+    first = jnp.argmax(ascending > 0, axis=0)[None]
+    at, later = (jnp.take_along_axis(ascending, jnp.minimum(first + ahead, len(ascending) - 1), axis=0)[0] for ahead in (0, 2))
+    return (at > 0) & (later <= _GRID_GROWTH * at)

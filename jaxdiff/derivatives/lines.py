@@ -5,29 +5,28 @@ direction. Everything that `adaptive` asks is a set of lines.
 
 Outside of a trace, f is evaluated by one program and its values judged by another, which is compiled once for all functions; f may then as
 well be called on the host, point by point. Most functions are smooth at the scale of x and need little of the ladder: many lines are first
-sampled on one window and a few tiny steps, and only those on which f is not a polynomial there to rounding, tiny steps included, get the
-whole ladder. Inside of a trace all of it is one program.
+given a quick look (`quick`), and only those for which that is not enough get the whole ladder. Inside of a trace all of it is one program,
+and one such line takes its chunk with it.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._numerics import machine_epsilon
-from jaxdiff.derivatives.estimates import Estimate, EstimateStatus, conclude
-from jaxdiff.derivatives.ladder import CAUTION, OCTAVE, Basis, Ladder, Samples, Steps, basis_for, ladder_steps
-from jaxdiff.derivatives.steps import power_of_two_below
+from jaxdiff.derivatives.estimates import Estimate, conclude
+from jaxdiff.derivatives.ladder import Ladder, Samples, Steps, ladder_steps
+from jaxdiff.derivatives.quick import conclude_quickly, quick_positions
 
 # Lines whose values are judged together, per output of f: their tables then take about 64 MiB. Few lines are filled up to the smaller
 # number, so that judging is compiled for two sizes only. Our own choice.
 _LINES_AT_ONCE = (32, 1024)
-# Lines that are sampled on one window first: at least so many, and so many together.
+# Lines that get a quick look first: at least so many, per output of f, and so many together.
 _MANY = (64, 8192)
 # What a host function raises of a point outside its domain.
 OUTSIDE: tuple[type[Exception], ...] = (ValueError, ArithmeticError)
@@ -101,10 +100,18 @@ def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) 
     count = lines.centres.size
     width = min(max(1, _LINES_AT_ONCE[1] // num_outputs), count)
 
-    def chunk(items: Any) -> Estimate:
+    def whole(items: Any) -> Estimate:
         index, centre, scale, bounds = items
         steps, positions, is_inside = _place(centre, scale, bounds, lines.is_direction, ladder)
         return _conclude(values_at(index, positions), centre, steps, is_inside, ladder, n)
+
+    def chunk(items: Any) -> Estimate:
+        if not _is_worth_a_look(n, count * num_outputs):
+            return whole(items)
+        index, centre, scale, bounds = items
+        positions, is_inside = quick_positions(centre, scale, bounds, n)
+        found, is_enough = conclude_quickly(values_at(index, positions), centre, scale, positions, is_inside, n)
+        return jax.lax.cond(jnp.all(is_enough), lambda: found, lambda: _merged(found, is_enough, whole(items)))
 
     items = (jnp.arange(count), lines.centres, lines.scales, lines.bounds)
     if width == count:
@@ -116,7 +123,18 @@ def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) 
     return jax.tree.map(lambda leaf: leaf.reshape(chunks * width, -1)[:count], found)
 
 
-def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int, *, is_costly: bool) -> Estimate:
+def _merged(found: Estimate, is_enough: jax.Array, whole: Estimate) -> Estimate:
+    """What one window says where it is enough, and what the whole ladder says elsewhere, at the cost of both."""
+    merged = jax.tree.map(lambda quick, full: jnp.where(is_enough[:, None], quick, full), found, whole)
+    return dataclasses.replace(merged, num_evals=jnp.where(is_enough[:, None], 0, whole.num_evals) + found.num_evals)
+
+
+def _is_worth_a_look(n: int, num_lanes: int) -> bool:
+    """Whether lines are sampled on one window first: for few of them, compiling that takes longer than it saves."""
+    return n == 1 and num_lanes >= _MANY[0]
+
+
+def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int, *, is_costly: bool = False) -> Estimate:
     """`estimate_lines` with arrays for arguments: chunk by chunk from the host.
 
     Args:
@@ -124,42 +142,54 @@ def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: i
         lines: the lines.
         n: order of the derivative.
         num_outputs: of f.
-        is_costly: whether f is called on the host, point by point; what is judged is then not filled up with lines that are not asked for.
+        is_costly: whether f is called on the host, point by point; it is then not called for what is not asked for: lines that fill up a
+            chunk, and positions out of bounds, which are handed over as NaN.
     """
     ladder = Ladder.for_dtype(lines.centres.dtype)
     count = lines.centres.size
-    fields = [np.zeros((count, num_outputs), np.int32 if name == "status" else lines.centres.dtype) for name in _FIELDS]
+    items = jax.tree.map(np.asarray, (lines.centres, lines.scales, lines.bounds))
+    fields: dict[str, np.ndarray] = {}
     left = np.arange(count)
 
     def store(index: np.ndarray, found: Estimate) -> None:
-        for field, name in zip(fields, _FIELDS, strict=True):
-            field[index] = np.asarray(getattr(found, name))[: len(index)]
+        for name, leaf in vars(found).items():
+            field = fields.setdefault(name, np.zeros((count, num_outputs), leaf.dtype))
+            field[index] = np.asarray(leaf)[: len(index)]
 
-    if n == 1 and not lines.is_direction and count >= _MANY[0]:
+    def sampled(filled: np.ndarray, positions: jax.Array, is_inside: jax.Array, asked: int) -> Any:
+        if not is_costly:
+            return values_at(filled, positions)
+        wanted = np.where(is_inside, positions, np.nan)[:, :asked]
+        values = np.asarray(values_at(filled[:asked], wanted))
+        return np.concatenate([values, np.repeat(values[:, :1], len(filled) - asked, axis=1)], axis=1)
+
+    before: Any = 0
+    if _is_worth_a_look(n, count * num_outputs):
         width = min(max(1, _MANY[1] // num_outputs), count)
+        chunks = [left[start : start + width] for start in range(0, count, width)]
+        looks = []
+        # All of them are under way before the first is waited for: some run side by side.
+        for index in chunks:
+            filled, centre, scale, bounds = _take(items, index, width)
+            positions, is_inside = _place_quickly(centre, scale, bounds, n)
+            values = sampled(filled, positions, is_inside, len(index))
+            looks.append(_conclude_quickly(values, centre, scale, positions, is_inside, n))
+        if len(looks) == 1 and np.all(looks[0][1]):
+            return looks[0][0]
         failed = []
-        for start in range(0, count, width):
-            index = left[start : start + width]
-            filled, centre, scale, bounds = _take(lines, index, width)
-            positions, is_inside = _place_quickly(centre, scale, bounds)
-            found, is_enough = _conclude_quickly(values_at(filled, positions), centre, scale, positions, is_inside)
+        for index, (found, is_enough) in zip(chunks, looks, strict=True):
             store(index, found)
             failed.append(index[~np.asarray(is_enough)[: len(index)]])
         left = np.concatenate(failed)
+        before = fields["num_evals"][left]
     for start in range(0, len(left), width := _width(len(left), num_outputs)):
         index = left[start : start + width]
-        filled, centre, scale, bounds = _take(lines, index, width)
+        filled, centre, scale, bounds = _take(items, index, width)
         steps, positions, is_inside = _place(centre, scale, bounds, lines.is_direction, ladder)
-        if is_costly:
-            asked = np.asarray(values_at(filled[: len(index)], positions[:, : len(index)]))
-            values = np.concatenate([asked, np.repeat(asked[:, :1], width - len(index), axis=1)], axis=1)
-        else:
-            values = values_at(filled, positions)
+        values = sampled(filled, positions, is_inside, len(index))
         store(index, _conclude(values, centre, steps, is_inside, ladder, n))
-    return Estimate(*map(jnp.asarray, fields), num_evals=ladder.num_evaluations)
-
-
-_FIELDS = ("value", "error", "step", "noise", "status", "left", "right")
+    fields["num_evals"][left] += before
+    return Estimate(**{name: jnp.asarray(field) for name, field in fields.items()})
 
 
 def _width(count: int, num_outputs: int) -> int:
@@ -167,10 +197,14 @@ def _width(count: int, num_outputs: int) -> int:
     return few if count <= few else many
 
 
-def _take(lines: Lines, index: np.ndarray, width: int) -> tuple[jax.Array, jax.Array, Any, Any]:
-    """Some lines, filled up with the last of them."""
-    filled = jnp.asarray(index[np.minimum(np.arange(width), len(index) - 1)])
-    return filled, *jax.tree.map(lambda leaf: leaf[filled], (lines.centres, lines.scales, lines.bounds))
+def _filled(index: np.ndarray, width: int) -> np.ndarray:
+    return index[np.minimum(np.arange(width), len(index) - 1)]
+
+
+def _take(items: Any, index: np.ndarray, width: int) -> tuple[np.ndarray, Any, Any, Any]:
+    """Some lines, filled up with the last of them; by NumPy, which does not wait for what is under way."""
+    filled = _filled(index, width)
+    return filled, *jax.tree.map(lambda leaf: leaf[filled], items)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
@@ -193,7 +227,9 @@ def _conclude(values: jax.Array, centre: jax.Array, steps: Steps, is_inside: jax
     """Values [2 J + 1, C, outputs] to an estimate with fields [C, outputs]."""
     width, outputs = values.shape[1:]
     found = conclude(_samples(values, centre, steps, is_inside), ladder, n)
-    return jax.tree.map(lambda leaf: leaf.reshape(width, outputs), found)
+    found = jax.tree.map(lambda leaf: leaf.reshape(width, outputs), found)
+    evaluations = jnp.sum(is_inside, axis=0, dtype=jnp.int32)[:, None]
+    return dataclasses.replace(found, num_evals=jnp.broadcast_to(evaluations, (width, outputs)))
 
 
 def _samples(values: jax.Array, centre: jax.Array, steps: Steps, is_inside: jax.Array) -> Samples:
@@ -205,78 +241,8 @@ def _samples(values: jax.Array, centre: jax.Array, steps: Steps, is_inside: jax.
     return Samples(repeat(centre), jax.tree.map(repeat, steps), values[0].reshape(-1), right, left)
 
 
-@jax.jit
-def _place_quickly(centre: jax.Array, scale: Any, bounds: Any) -> tuple[jax.Array, jax.Array]:
-    """Positions [2 J + 1, C] of one window and of tiny steps, and the lines [C] all of whose positions may be evaluated."""
-    h = _quick_steps(centre, scale)
-    positions = jax.lax.optimization_barrier(jnp.concatenate([centre[None], centre + h, centre - h]))
-    if bounds is None:
-        return positions, jnp.ones(centre.shape, bool)
-    is_inside = jnp.all((positions >= bounds[0]) & (positions <= bounds[1]), axis=0)
-    return jnp.where(is_inside, positions, centre), is_inside
-
-
-def _quick_steps(centre: jax.Array, scale: Any) -> jax.Array:
-    # What varies over the length |x| is rare where |x| is large; sin at x = 10 varies over one.
-    scale = jnp.maximum(jnp.abs(centre) / 16, 1) if scale is None else scale
-    return power_of_two_below(scale) * jnp.asarray(_Quick.for_dtype(centre.dtype).steps, centre.dtype)[:, None]
-
-
-@jax.jit
-def _conclude_quickly(
-    values: jax.Array, centre: jax.Array, scale: Any, positions: jax.Array, is_inside: jax.Array
-) -> tuple[Estimate, jax.Array]:
-    """The first derivative from one window, and whether [C] that is enough: f is there what one fit says, to rounding."""
-    dtype = centre.dtype
-    epsilon = machine_epsilon(dtype)
-    quick = _Quick.for_dtype(dtype)
-    h = _quick_steps(centre, scale)
-    f0, (right, left) = values[0], jnp.split(values[1:], 2)
-    ahead, behind = jnp.split((positions[1:] - centre)[..., None], 2)
-    nodes = len(quick.odd.rows)
-    span = jnp.max(jnp.abs(values), axis=0)
-    top = h[0][:, None]
-
-    # Where x + h is rounded, values are moved along the chord.
-    slope = (right - left) / (ahead - behind)
-    h = h[..., None]
-    right, left = right + slope * (h - ahead), left - slope * (h + behind)
-    odd, even = (right - left) / 2, (right - f0) / 2 + (left - f0) / 2
-    coefficients, beside = quick.odd.coefficients(odd[:nodes]), quick.even.coefficients(even[:nodes])
-    left_over = [basis.misfit(part, quick.degrees, quick.degrees)[0] for basis, part in ((quick.odd, coefficients), (quick.even, beside))]
-    misfit = jnp.maximum(*left_over)
-    value = quick.odd.fits(odd[:nodes], quick.degrees)[-1] / top
-    following = slice(quick.degrees, quick.degrees + 2)
-    omitted = jnp.sum(jnp.abs(coefficients[following] * jnp.asarray(quick.odd.terms[following], dtype)[:, None, None]), axis=0)
-    noise = jnp.maximum(misfit, epsilon / 2 * span)
-    last = quick.degrees - 1
-    bar = (float(quick.odd.absolute[last]) * epsilon / 2 * span + CAUTION * float(quick.odd.root[last]) * misfit + 2 * omitted) / top
-    bar += 4 * epsilon * jnp.abs(value)
-
-    # Far below the window f has to be the same straight line; its curvature is beyond rounding at the smallest two steps only.
-    rounding = 4 * epsilon * span
-    is_straight = jnp.all(jnp.abs(odd[nodes:] - value * h[nodes:]) <= rounding + bar * h[nodes:], axis=0)
-    is_level = jnp.all(jnp.abs(even[-2:]) <= rounding, axis=0)
-    is_enough = is_inside[:, None] & is_straight & is_level & (noise <= 4 * epsilon * span) & (omitted <= 100 * epsilon * span)
-    nothing = jnp.full_like(value, jnp.nan)
-    status = jnp.full(value.shape, EstimateStatus.OK, jnp.int32)
-    return Estimate(value, bar, jnp.broadcast_to(top, value.shape), noise, status, nothing, nothing, 0), jnp.all(is_enough, axis=1)
-
-
-class _Quick(NamedTuple):
-    """One window, and tiny steps at which to look whether f is there what it seems from above."""
-
-    steps: np.ndarray
-    """The window's steps, then the tiny ones, in units of the scale."""
-    odd: Basis
-    even: Basis
-    degrees: int
-
-    @classmethod
-    def for_dtype(cls, dtype: Any) -> "_Quick":
-        octaves, degrees, tiny = (4, 8, (18, 24, 30, 36)) if machine_epsilon(dtype) < 1e-12 else (3, 5, (9, 13, 17))
-        steps = [node * 2.0**-octave for octave in range(octaves) for node in OCTAVE] + [OCTAVE[0] * 2.0**-octave for octave in tiny]
-        return cls(np.array(steps), basis_for("odd", 1, octaves), basis_for("even", 1, octaves), degrees)
+_place_quickly = jax.jit(quick_positions, static_argnums=3)
+_conclude_quickly = jax.jit(conclude_quickly, static_argnums=5)
 
 
 def combine(estimates: Estimate, weights: jax.Array) -> Estimate:
@@ -293,24 +259,5 @@ def combine(estimates: Estimate, weights: jax.Array) -> Estimate:
         status=jnp.max(estimates.status, 0),
         left=nothing,
         right=nothing,
-        num_evals=estimates.num_evals,
+        num_evals=jnp.sum(estimates.num_evals, 0),
     )
-
-
-def estimate_along(phi: Callable[[jax.Array], jax.Array], scale: Any, dtype: Any, n: int = 1) -> Estimate:
-    """The n-th derivative at t = 0 of a traceable function of one number, every field in the shape of what it returns; traceable.
-
-    Args:
-        phi: from t to an array.
-        scale: the length of t over which phi may vary; steps below its rounding are not taken.
-        dtype: of t.
-        n: order of the derivative.
-    """
-    lines = Lines(jnp.zeros(1, dtype), lambda xp, i, position: position, jnp.asarray(scale, dtype)[None], None, is_direction=True)
-    output = jax.eval_shape(phi, jax.ShapeDtypeStruct((), dtype))
-
-    def values_at(index: jax.Array, positions: jax.Array) -> jax.Array:
-        return jax.vmap(lambda position: jnp.ravel(phi(position)))(positions[:, 0])[:, None].astype(dtype)
-
-    found = estimate_lines(values_at, lines, n, max(1, math.prod(output.shape)))
-    return jax.tree.map(lambda leaf: leaf.reshape(output.shape), found)

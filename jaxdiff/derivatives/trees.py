@@ -115,10 +115,15 @@ def spread(value: PyTree, like: PyTree, name: str, dtype: Any) -> jax.Array:
     return ravel(spread_leaves, dtype)
 
 
+def chunk_of(chunk_size: int | None, elements_each: int) -> int:
+    """How many items fit in memory at once."""
+    return max(1, _ELEMENTS_AT_ONCE // max(elements_each, 1)) if chunk_size is None else chunk_size
+
+
 def map_in_chunks(function: Callable[..., jax.Array], items: Any, chunk_size: int | None, elements_each: int) -> jax.Array:
     """``vmap`` over the leading axis of the items, in chunks where all at once would be too large."""
     count = jax.tree.leaves(items)[0].shape[0]
-    chunk = max(1, _ELEMENTS_AT_ONCE // max(elements_each, 1)) if chunk_size is None else chunk_size
+    chunk = chunk_of(chunk_size, elements_each)
     if chunk >= count:
         return jax.vmap(function)(*items)
     return jax.lax.map(lambda item: function(*item), items, batch_size=chunk)

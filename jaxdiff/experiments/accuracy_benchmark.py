@@ -353,7 +353,7 @@ def _scheme(name: str, n: int) -> Callable[..., Callable[[], Answer]]:
     def adaptive(f: Callable[[Any], Any], x: np.ndarray) -> Callable[[], Answer]:
         def call() -> Answer:
             found = jax.block_until_ready(jd.estimate(f, x, n))
-            return Answer(np.asarray(found.value), np.asarray(found.error), found.num_evals)
+            return Answer(np.asarray(found.value), np.asarray(found.error), int(np.max(found.num_evals)))
 
         return call
 

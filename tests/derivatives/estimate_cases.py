@@ -1,15 +1,16 @@
 """Functions and points on which derivative estimates and their error bars are judged, kept apart from every point they were tuned on.
 
 The functions are written once, against a module argument ``xp``: with ``jax.numpy`` they run traced, in the dtype of x, and with mpmath
-they gave the references in ``data/heldout.npz`` (written by ``benchmarks/make_estimate_references.py``). Constants are short binary
+they gave the references in ``data/`` (written by ``benchmarks/make_estimate_references.py``). Constants are short binary
 fractions, the same number in every dtype, so that in float32 and float64 the function is the same and only its rounding differs.
 
 References are derivatives of the clean function at the very number x that the dtype holds. An order whose derivative the dtype cannot hold,
 and a point where the function itself is not finite in the dtype, have none.
 """
 
+import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 
 import jaxdiff as jd
 from jaxdiff.derivatives.estimates import Estimate
+from jaxdiff.derivatives.lines import estimate_lines_now, point_lines
 
-DATA = pathlib.Path(__file__).parent / "data" / "heldout.npz"
+DATA = pathlib.Path(__file__).parent / "data"
 ORDERS = (1, 2, 3, 4)
 
 
@@ -300,30 +302,100 @@ FUNCTIONS = (
 )
 
 
-def load_cases(dtype: str) -> list[Case]:
+@dataclass(frozen=True)
+class Split:
+    """A set of functions and where the references of its points are."""
+
+    name: str
+    functions: tuple[Function, ...]
+    data: pathlib.Path
+
+
+def split(name: str) -> Split:
+    """``"first"``, the table above; ``"second"``, drawn later; or ``"development"``, the only one that is tuned on."""
+    if name == "first":
+        return Split(name, FUNCTIONS, DATA / "heldout.npz")
+    if name == "second":
+        import estimate_cases_second
+
+        return Split(name, estimate_cases_second.FUNCTIONS, DATA / "heldout_second.npz")
+    import estimate_cases_development
+
+    return Split(name, estimate_cases_development.FUNCTIONS, DATA / "development.npz")
+
+
+def load_cases(dtype: str, name: str = "first") -> list[Case]:
     """Every case of one dtype, in the order of the table.
 
     Args:
         dtype: ``"float32"`` or ``"float64"``.
+        name: of the split.
     """
-    with np.load(DATA, allow_pickle=False) as data:
-        chosen = data["dtype"] == dtype
-        rows, points, values = data["function"][chosen], data["x"][chosen], data["references"][chosen]
-    functions = [function.f for function in FUNCTIONS]
+    chosen = split(name)
+    with np.load(chosen.data, allow_pickle=False) as data:
+        is_asked = data["dtype"] == dtype
+        rows, points, values = data["function"][is_asked], data["x"][is_asked], data["references"][is_asked]
+    functions = [function.f for function in chosen.functions]
     cases = []
     for row, x, derivatives in zip(rows, points, values, strict=True):
-        function = FUNCTIONS[row]
+        function = chosen.functions[row]
         references = {n: float(value) for n, value in zip(ORDERS, derivatives, strict=True) if not np.isnan(value)}
         cases.append(Case(function.name, functions[row], np.dtype(dtype).type(x), references, function.smooth, function.expects))
     return cases
 
 
-def estimates(dtype: str, n: int) -> Iterator[tuple[Case, Estimate]]:
-    """Every case with its estimate; the points of one function are estimated in one call."""
-    groups: dict[str, list[Case]] = {}
-    for case in load_cases(dtype):
-        groups.setdefault(case.name, []).append(case)
-    for cases in groups.values():
-        found = jd.estimate(cases[0].f, jnp.asarray([case.x for case in cases], dtype), n)
-        for i, case in enumerate(cases):
-            yield case, jax.tree.map(lambda leaf, i=i: leaf[i], found)
+def estimates(dtype: str, name: str, orders: Sequence[int] = ORDERS, *, compiled: bool = False) -> dict[int, list[tuple[Case, Estimate]]]:
+    """Every case with its estimate, by order.
+
+    Args:
+        dtype: ``"float32"`` or ``"float64"``.
+        name: of the split.
+        orders: of the derivatives.
+        compiled: whether every function goes through ``jd.estimate`` by itself, which compiles it; otherwise functions run operation by
+            operation, once for all orders, and what is judged is their values, all functions' together.
+    """
+    groups: dict[Any, list[Case]] = {}
+    for case in load_cases(dtype, name):
+        groups.setdefault(case.f, []).append(case)
+    cases = [case for members in groups.values() for case in members]
+    x = jnp.asarray([case.x for case in cases], dtype)
+    owner = np.repeat(np.arange(len(groups)), [len(members) for members in groups.values()])
+    values_at = _remembering(functools.partial(_values_eagerly, list(groups), owner))
+    result = {}
+    for n in orders:
+        if compiled:
+            parts = [jd.estimate(f, x[owner == i], n) for i, f in enumerate(groups)]
+            found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        else:
+            found = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], estimate_lines_now(values_at, point_lines(x, None, None), n, 1))
+        result[n] = [(case, jax.tree.map(lambda leaf, i=i: leaf[i], found)) for i, case in enumerate(cases)]
+    return result
+
+
+def _values_eagerly(functions: list[Callable[[Any], Any]], owner: np.ndarray, index: Any, positions: Any) -> np.ndarray:
+    """[J, C, 1] values at positions [J, C], functions one after the other, always in blocks of the same shape."""
+    index, positions = np.asarray(index), np.asarray(positions)
+    values = np.full(positions.shape, np.nan, positions.dtype)
+    for start in range(0, len(functions)):
+        columns = np.flatnonzero(owner[index] == start)
+        for block in np.split(columns, np.arange(_BLOCK, len(columns), _BLOCK)):
+            if len(block):
+                filled = np.resize(block, _BLOCK)
+                values[:, filled] = np.asarray(functions[start](jnp.asarray(positions[:, filled])))
+    return values[..., None]
+
+
+_BLOCK = 8
+
+
+def _remembering(values_at: Callable[[Any, Any], np.ndarray]) -> Callable[[Any, Any], np.ndarray]:
+    """The same, evaluating f once at the same positions: they do not depend on the order."""
+    known: dict[tuple[bytes, bytes], np.ndarray] = {}
+
+    def remembered(index: Any, positions: Any) -> np.ndarray:
+        key = np.asarray(index).tobytes(), np.asarray(positions).tobytes()
+        if key not in known:
+            known[key] = values_at(index, positions)
+        return known[key]
+
+    return remembered
