@@ -151,7 +151,8 @@ def main() -> None:
                     print(
                         f"{split:11s}  {dtype}  {n}  {row['points']:6d}  {100 * row['coverage']:5.1f} %"
                         f"  {row['confidently_wrong']:12d}  {row['inconclusive']:10d}"
-                        f"  {row['median_bar_over_error']:9.1f}  {row['median_smooth_error']:22.1e}  {row['statuses_right']}/{row['statuses']}",
+                        f"  {row['median_bar_over_error']:9.1f}  {row['median_smooth_error']:22.1e}"
+                        f"  {row['statuses_right']}/{row['statuses']}",
                         flush=True,
                     )
                     if options.verbose:

@@ -27,9 +27,11 @@ _CLEARLY_APART = 3.0
 _CLEARLY_APART_HIGHER = 10.0
 # Noise above so many times the rounding of f is not rounding.
 _NOISY = 1e3
-# A jump is so many times what f changes by between neighbouring steps, of which the nearest thirteen (four octaves) are looked at.
+# A jump is so many times what f changes by between neighbouring steps. f is off at all of the nearest thirteen steps (four octaves), and
+# quiet over thirty: the plateaus of a value rounded within f end before.
 _JUMP = 100.0
 _NEAREST = 13
+_NEAR = 30
 
 
 class EstimateStatus(enum.IntEnum):
@@ -76,8 +78,8 @@ class Estimate:
     right: Any
     """Slope from the right at a kink; NaN elsewhere."""
     num_evals: Any
-    """Evaluations of f that the number rests on (of its gradient, in a Hessian from gradients). Those along one coordinate are shared by all
-    outputs of f."""
+    """Evaluations of f that the number rests on, or of its gradient, in a Hessian from gradients. All outputs of f share those along one
+    coordinate."""
 
     def __repr__(self) -> str:
         shape = np.shape(self.value) if isinstance(self.value, (jax.Array, np.ndarray)) else None
@@ -95,8 +97,10 @@ def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
     epsilon = machine_epsilon(f0.dtype)
     both = judge(samples, ladder, "odd" if n % 2 else "even", n)
     sides = _sides(samples, ladder, n)
-    is_kink = functools.reduce(jnp.logical_or, [_are_apart(*pair, order) for order, pair in enumerate(zip(*sides, strict=True), start=1)])
-    is_jump = _is_jump(samples, jnp.fmin(sides[0][0].noise, sides[1][0].noise))
+    is_kink = functools.reduce(
+        jnp.logical_or, [_are_apart(left, right, i) for i, (left, right) in enumerate(zip(*sides, strict=True), start=1)]
+    )
+    is_jump = _is_jump(samples)
 
     taken = both
     for near, beyond in ((sides[0][-1], samples.right), (sides[1][-1], samples.left)):
@@ -143,19 +147,19 @@ def _are_apart(left: Judged, right: Judged, order: int) -> jax.Array:
     return apart > (_CLEARLY_APART if order == 1 else _CLEARLY_APART_HIGHER) * (left.bar + right.bar)
 
 
-def _is_jump(samples: Samples, noise: jax.Array) -> jax.Array:
-    """Whether f next to x, at the smallest usable steps, is far from f(x), measured by its changes on that side and by its noise."""
+def _is_jump(samples: Samples) -> jax.Array:
+    """Whether f next to x, at the smallest usable steps, is far from f(x), measured by its changes on that side."""
     f0, usable = samples.centre, samples.steps.is_usable
     gaps, changes = [], []
     for values in (samples.left, samples.right):
         flat, is_ok = values.reshape(-1, values.shape[-1]), (usable & jnp.isfinite(values)).reshape(-1, values.shape[-1])
-        nearest = is_ok & (count_below(is_ok) <= _NEAREST)
+        rank = count_below(is_ok)
+        nearest, near = is_ok & (rank <= _NEAREST), is_ok & (rank <= _NEAR)
         gap = jnp.min(jnp.where(nearest, jnp.abs(flat - f0), jnp.inf), axis=0)
         change = jnp.abs(jnp.diff(flat, axis=0))
-        change = jnp.max(jnp.where(nearest[1:] & nearest[:-1], change, 0), axis=0)
+        change = jnp.max(jnp.where(near[1:] & near[:-1], change, 0), axis=0)
         rounding = machine_epsilon(f0.dtype) * jnp.max(jnp.where(nearest, jnp.abs(flat), 0), axis=0)
         gaps.append(jnp.where(jnp.sum(nearest, axis=0) == _NEAREST, gap, 0))
         changes.append(jnp.maximum(change, rounding))
     gap = jnp.maximum(*gaps)
-    # The noise is fitted with f(x) among the values, and so holds some of the jump: not more than a seventh.
-    return jnp.isfinite(gap) & (gap > _JUMP * jnp.maximum(*changes)) & (gap > 3 * noise)
+    return jnp.isfinite(gap) & (gap > _JUMP * jnp.maximum(*changes))

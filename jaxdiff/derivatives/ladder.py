@@ -380,8 +380,10 @@ def _quantum(samples: Samples, is_right: jax.Array, is_left: jax.Array) -> jax.A
 
 
 def _looks_like_a_grid(apart: jax.Array) -> jax.Array:
-    """[L]: whether f, seen along ascending steps, leaves the value f(x) as a grid does: by one quantum, and two steps later not by more
-    than two, steps being a fifth apart. A constant that ends at a kink goes on from there by much more than the first change.
+    """[L]: whether f, seen along ascending steps, leaves the value f(x) as a grid does.
+
+    A grid does so by one quantum, and two steps later, steps being a fifth apart, by not more than two. A constant that ends at a kink goes
+    on from there by much more than the first change.
 
     Args:
         apart: [steps, L] distances of f from f(x), largest step first.
