@@ -124,9 +124,10 @@ class Adaptive:
 
     def derivative_estimate(self, bound: Bound, x: jax.Array, n: int) -> Estimate:
         """The n-th derivative at every point of an array; a function with several outputs has its axes behind those of x."""
-        output = jax.tree.leaves(_look(bound, x, one_of_many=True).output)
+        look = _look(bound, x, one_of_many=True)
+        output = jax.tree.leaves(look.output)
         shape = x.shape + (output[0].shape if len(output) == 1 else (-1,))
-        found = _run(self, bound, x, "points", n)
+        found = _run(self, bound, x, "points", n, look=look)
         return jax.tree.map(lambda leaf: leaf.reshape(shape), found)
 
     def gradient_estimate(self, bound: Bound, x: PyTree) -> Estimate:
@@ -289,11 +290,19 @@ def _look(bound: Bound, x: PyTree, *, one_of_many: bool = False) -> _Look:
 
 
 def _run(
-    method: Adaptive, bound: Bound, x: PyTree, kind: str, n: int, directions: jax.Array | None = None, *, of_gradient: bool = False
+    method: Adaptive,
+    bound: Bound,
+    x: PyTree,
+    kind: str,
+    n: int,
+    directions: jax.Array | None = None,
+    *,
+    of_gradient: bool = False,
+    look: _Look | None = None,
 ) -> Estimate:
     """Estimates along lines, fields [lines, outputs], of f or of its gradient by autodiff."""
     method._check_inside(x)
-    look = _look(bound, x, one_of_many=kind == "points")
+    look = _look(bound, x, one_of_many=kind == "points") if look is None else look
     bound = dataclasses.replace(bound, order=(kind, n, of_gradient))
     if is_traced((method, bound, x, directions)) or is_staged():
         return _in_one_program(method, bound, x, directions)

@@ -259,5 +259,5 @@ def combine(estimates: Estimate, weights: jax.Array) -> Estimate:
         status=jnp.max(estimates.status, 0),
         left=nothing,
         right=nothing,
-        num_evals=jnp.sum(estimates.num_evals, 0),
+        num_evals=jnp.sum(estimates.num_evals, 0, dtype=estimates.num_evals.dtype),
     )

@@ -136,7 +136,7 @@ def conclude_quickly(
         status,
         nothing,
         nothing,
-        jnp.full(value.shape, quick.num_evaluations, jnp.int32),
+        jnp.broadcast_to(jnp.where(is_inside, quick.num_evaluations, 0).astype(jnp.int32)[:, None], value.shape),
     )
     return found, is_inside & jnp.all(is_alike & is_smooth, axis=1)
 
