@@ -36,7 +36,7 @@ class GradientDescentTable(SolverTable):
 
     name: Literal["gradient_descent"] = "gradient_descent"
     learning_rate: PositiveFloat = Field(default=1.0, description="units of x per unit of gradient; with backtracking the first one tried")
-    line_search: Literal["backtracking", "fixed"] = "backtracking"
+    line_search: Literal["backtracking", "strong_wolfe", "barzilai_borwein", "fixed"] = "backtracking"
     gtol: PositiveFloat | None = Field(default=None, description="largest gradient entry at which to stop")
 
     def build(self) -> Any:

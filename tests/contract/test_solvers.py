@@ -19,6 +19,7 @@ pytestmark = pytest.mark.core
 SOLVERS = {
     "bfgs": jd.BFGS(),
     "gradient_descent": jd.GradientDescent(),
+    "gradient_descent_strong_wolfe": jd.GradientDescent(learning_rate=1e-3, line_search="strong_wolfe"),
     "gradient_descent_fixed": jd.GradientDescent(learning_rate=1e-3, line_search="fixed"),
     "lbfgs": jd.LBFGS(memory=3),
     "nonlinear_cg": jd.NonlinearCG(),

@@ -175,3 +175,27 @@ def test_transformations_that_ask_for_value_and_function_get_them(transformation
     result = jd.minimize(lambda x: jnp.sum((x - 2.0) ** 2), jnp.zeros(3), solver=jd.FromOptax(transformation), max_steps=200)
     assert result.success
     np.testing.assert_allclose(result.x, 2, atol=1e-6)
+
+
+def test_gradient_descent_with_better_steps_needs_fewer() -> None:
+    curvature = jnp.logspace(0, 2, 20)
+    quadratic = lambda x: jnp.sum(curvature * (x - 1) ** 2)  # noqa: E731
+    steps = {}
+    for line_search in ("backtracking", "strong_wolfe", "barzilai_borwein"):
+        result = jd.minimize(quadratic, jnp.zeros(20), solver=jd.GradientDescent(line_search=line_search), max_steps=3000)
+        assert result.success
+        np.testing.assert_allclose(result.x, 1, atol=1e-7)
+        steps[line_search] = int(result.nit)
+    assert steps["barzilai_borwein"] < min(steps["backtracking"], steps["strong_wolfe"])
+
+
+def test_barzilai_borwein_may_let_f_rise_and_backtracking_may_not() -> None:
+    def rises(line_search: Any) -> bool:
+        solver = jd.GradientDescent(line_search=line_search)
+        path = jd.minimize(rosenbrock, jnp.array([-1.2, 1.0]), solver=solver, max_steps=150, history=True).history
+        assert path is not None
+        values = np.asarray(path.value)
+        return bool((np.diff(values[np.isfinite(values)]) > 0).any())
+
+    assert rises("barzilai_borwein")
+    assert not rises("strong_wolfe")
