@@ -1,7 +1,7 @@
 """Linear algebra over a block of lanes: leading axes are contracted, lanes stay last.
 
 So the text of a solver reads like the book, while every scalar of it is a vector instruction over lanes. Small systems are unrolled at
-trace time into elementwise operations, middling ones loop over columns, large ones go to the vendor's routine, lane by lane.
+trace time into elementwise operations, middling ones go panel by panel, large ones go to the vendor's routine, lane by lane.
 """
 
 import functools
@@ -13,14 +13,37 @@ from jaxdiff._numerics import machine_epsilon
 from jaxdiff._types import LaneBool, LaneFloat, LaneMatrix, LaneVector, PyTree
 
 UNROLL_LIMIT = 5
-"""Unknowns up to which factorizations are unrolled into elementwise operations.
+"""Unknowns up to which a factorization is one panel, unrolled into elementwise operations."""
 
-Above, XLA's CPU compiler fuses each entry into all that use it: at ten unknowns the unrolled form took 3 s to compile, and 1,300 ns per
-lane.
-"""
+PANEL_LIMIT = 24
+"""Unknowns up to which factorizations go panel by panel, vectorised over lanes; above, the vendor's routine is called lane by lane."""
 
-LOOP_LIMIT = 12
-"""Unknowns up to which factorizations loop over columns, vectorised over lanes; above, the vendor's routine is called lane by lane."""
+PANEL_WIDTH = 2
+"""Columns of a panel. Measured at 10 and 20 unknowns: wider ones took longer, see benchmarks/NOTES.md."""
+
+
+def together(*values: jax.Array) -> tuple[jax.Array, ...]:
+    """The arrays themselves, all of one shape, computed by one loop over their entries rather than one loop each.
+
+    XLA's CPU compiler fuses an elementwise operation into each of those that use it, and computes it anew in each: without end, for a
+    recurrence such as an elimination. The one thing that it computes once for many outputs is a reduction of several operands. So each
+    value is halved, repeated, and added to itself again: exact, and what is repeated is computed once.
+
+    Other compilers fuse several outputs by themselves; there this is the identity.
+
+    Example:
+        >>> [value.tolist() for value in together(jnp.array([1.0, 3.0]), jnp.array([2.0, 4.0]))]
+        [[1.0, 3.0], [2.0, 4.0]]
+    """
+
+    def reduced(*values: jax.Array) -> tuple[jax.Array, ...]:
+        twice = tuple(jnp.broadcast_to(value / 2, (2, *value.shape)) for value in values)
+        zeros = tuple(jnp.zeros((), value.dtype) for value in values)
+        return tuple(jax.lax.reduce(twice, zeros, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)), (0,)))
+
+    if len(values) == 1:
+        return values
+    return jax.lax.platform_dependent(*values, cpu=reduced, default=lambda *values: values)
 
 
 def dot(a: LaneVector, b: LaneVector) -> LaneFloat:
@@ -50,7 +73,11 @@ def matvec(matrix: LaneMatrix, vector: LaneVector) -> LaneVector:
         >>> matvec(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]), jnp.array([[1.0], [1.0]]))[:, 0].tolist()
         [3.0, 7.0]
     """
-    return jnp.sum(matrix * vector[None], axis=1)
+    n = matrix.shape[1]
+    if n > PANEL_LIMIT:
+        return jnp.sum(matrix * vector[None], axis=1)
+    # A reduction is a loop of its own, and a scalar one; a written-out sum is vectorised over lanes and fused with what uses it.
+    return functools.reduce(lambda total, k: total + matrix[:, k] * vector[k], range(1, n), matrix[:, 0] * vector[0])
 
 
 def is_all_finite(*arrays: jax.Array) -> LaneBool:
@@ -109,7 +136,7 @@ def solve_modified(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, Lan
     scale = _jacobi_scale(matrix)
     scaled = matrix * scale[:, None] * scale[None, :]
     scaled_rhs = rhs * scale
-    attempt = _solve_definite_unrolled if n <= UNROLL_LIMIT else _solve_definite_looped if n <= LOOP_LIMIT else _solve_definite_vendor
+    attempt = solve_definite
     # No eigenvalue lies below minus the largest row sum: five shifts, each eight times the last, lead from a thousandth of it past it.
     row_sum = jnp.max(jnp.sum(jnp.abs(scaled), axis=1), axis=0)
     is_usable = is_all_finite(scaled, scaled_rhs)
@@ -163,54 +190,100 @@ def _definite_threshold(n: int, dtype: jnp.dtype) -> float:
     return 10 * n * machine_epsilon(dtype)
 
 
-def _solve_definite_unrolled(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
-    """LDL' and its substitutions on nested lists of lane vectors, so that each operation is elementwise."""
+def solve_definite(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
+    """Solution of a symmetric positive definite system in every lane, and whether each pivot was safely positive.
+
+    The matrix should be scaled to a diagonal of about one: that is what pivots are held against. Where one fails the solution means
+    nothing, but is finite where the input is.
+
+    Args:
+        matrix: symmetric, shape ``[n, n, lanes]``; only its lower triangle is read up to `UNROLL_LIMIT` unknowns.
+        rhs: right-hand side, shape ``[n, lanes]``.
+
+    References:
+        Golub and Van Loan, Matrix Computations (2013), section 4.1.2: LDL'; section 3.2.11 for the order by panels.
+
+    Example:
+        >>> x, is_safe = solve_definite(jnp.array([[[1.0], [0.5]], [[0.5], [1.0]]]), jnp.array([[2.0], [2.5]]))
+        >>> x[:, 0].round(5).tolist(), bool(is_safe[0])
+        ([1.0, 2.0], True)
+    """
     n = matrix.shape[0]
-    threshold = _definite_threshold(n, matrix.dtype)
-    is_definite = jnp.ones(matrix.shape[-1], bool)
-    # c[i][j] = L[i][j] * D[j], the products that the recurrences share.
-    c = [[matrix[i, j] for j in range(n)] for i in range(n)]
-    pivots: list[jax.Array] = []
+    if n > PANEL_LIMIT:
+        return _solve_definite_vendor(matrix, rhs)
+    if n <= UNROLL_LIMIT:
+        return _solve_definite_unrolled(matrix, rhs)
+    return _solve_definite_panels(matrix, rhs)
+
+
+def _eliminate(entries: list[list[jax.Array]], threshold: float) -> "tuple[list[jax.Array], dict[tuple[int, int], jax.Array], LaneBool]":
+    """LDL' of a small matrix given as a lower triangle of lane vectors: 1 / D, L below its diagonal, and whether all pivots are safe."""
+    n = len(entries)
+    inverse_pivots, lower, is_safe = [], {}, jnp.ones(entries[0][0].shape, bool)
     for j in range(n):
-        for k in range(j):
-            multiplier = c[j][k] / pivots[k]
-            for i in range(j, n):
-                c[i][j] = c[i][j] - multiplier * c[i][k]
-        is_safe = c[j][j] > threshold
-        is_definite = is_definite & is_safe
-        pivots.append(jnp.where(is_safe, c[j][j], 1))
+        is_positive = entries[j][j] > threshold
+        is_safe = is_safe & is_positive
+        inverse_pivots.append(1 / jnp.where(is_positive, entries[j][j], 1))
+        for i in range(j + 1, n):
+            lower[i, j] = entries[i][j] * inverse_pivots[j]
+        for i in range(j + 1, n):
+            for k in range(j + 1, i + 1):
+                entries[i][k] = entries[i][k] - lower[i, j] * entries[k][j]
+    return inverse_pivots, lower, is_safe
+
+
+def _solve_definite_unrolled(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
+    """LDL' and its substitutions on lists of lane vectors, all in one loop over lanes."""
+    n = matrix.shape[0]
+    entries = [[matrix[i, j] for j in range(i + 1)] for i in range(n)]
+    inverse_pivots, lower, is_safe = _eliminate(entries, _definite_threshold(n, matrix.dtype))
     z: list[jax.Array] = []
     for i in range(n):
-        z.append(functools.reduce(lambda total, k, i=i: total - (c[i][k] / pivots[k]) * z[k], range(i), rhs[i]))
-    x = [z[i] / pivots[i] for i in range(n)]
+        z.append(functools.reduce(lambda total, k, i=i: total - lower[i, k] * z[k], range(i), rhs[i]))
+    x = [z[i] * inverse_pivots[i] for i in range(n)]
     for i in reversed(range(n)):
-        for k in range(i + 1, n):
-            x[i] = x[i] - (c[k][i] / pivots[i]) * x[k]
-    return jnp.stack(x), is_definite
+        x[i] = functools.reduce(lambda total, k, i=i: total - lower[k, i] * x[k], range(i + 1, n), x[i])
+    *x, is_safe = together(*x, is_safe.astype(rhs.dtype))
+    return jnp.stack(x), is_safe > 0.5
 
 
-def _solve_definite_looped(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
-    """Symmetric elimination column by column, the whole block of lanes at once; rows above the pivot are masked rather than skipped."""
+def _solve_definite_panels(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
+    """LDL' panel by panel: few operations to compile, each a vectorised pass over what is left of the matrix.
+
+    The right-hand side is carried along as one more row, in which the forward substitution then happens by itself.
+    """
     n = matrix.shape[0]
     threshold = _definite_threshold(n, matrix.dtype)
-    rows = jnp.arange(n)[:, None]
-
-    def eliminate(j: jax.Array, carry: tuple[LaneMatrix, LaneVector, LaneBool]) -> tuple[LaneMatrix, LaneVector, LaneBool]:
-        matrix, rhs, is_definite = carry
-        row = matrix[j]
-        is_safe = row[j] > threshold
-        multipliers = jnp.where(rows > j, row / jnp.where(is_safe, row[j], 1), 0)
-        return matrix - multipliers[:, None] * row[None], rhs - multipliers * rhs[j], is_definite & is_safe
-
-    upper, z, is_definite = jax.lax.fori_loop(0, n, eliminate, (matrix, rhs, jnp.ones(rhs.shape[-1], bool)))
-
-    def substitute(i: jax.Array, x: LaneVector) -> LaneVector:
-        j = n - 1 - i
-        row = upper[j]
-        rest = jnp.sum(jnp.where(rows > j, row, 0) * x, axis=0)
-        return x.at[j].set((z[j] - rest) / jnp.where(is_definite, row[j], 1))
-
-    return jax.lax.fori_loop(0, n, substitute, jnp.zeros_like(rhs)), is_definite
+    rest = jnp.concatenate([matrix, rhs[None]], axis=0)
+    is_definite = jnp.ones(rhs.shape[-1], bool)
+    panels: list[tuple[int, dict[tuple[int, int], jax.Array], list[jax.Array]]] = []
+    for start in range(0, n, PANEL_WIDTH):
+        width = min(PANEL_WIDTH, n - start)
+        inverse_pivots, lower, is_safe = _eliminate([[rest[i, j] for j in range(i + 1)] for i in range(width)], threshold)
+        outputs = together(*inverse_pivots, *lower.values(), (is_definite & is_safe).astype(rhs.dtype))
+        inverse_pivots, lower = outputs[:width], dict(zip(lower, outputs[width:-1], strict=True))
+        is_definite = outputs[-1] > 0.5
+        columns: list[jax.Array] = []
+        for j in range(width):
+            columns.append(functools.reduce(lambda total, k, j=j: total - columns[k] * lower[j, k], range(j), rest[width:, j]))
+        outputs = together(*columns, *(column * inverse for column, inverse in zip(columns, inverse_pivots, strict=True)))
+        columns, below = list(outputs[:width]), list(outputs[width:])
+        panels.append((start, lower, below))
+        if start + width < n:
+            rest = rest[width:, width:]
+            for low, column in zip(below, columns, strict=True):
+                rest = rest - low[:, None] * column[None, :-1]
+            # What is left is needed by three passes of the next panel; without this each would compute it anew.
+            rest, _ = together(rest, rest)
+    x: list[jax.Array] = [rhs[0]] * n
+    for start, lower, below in reversed(panels):
+        width = len(below)
+        after = x[start + width :]
+        y = [functools.reduce(lambda total, r, low=low: total - low[r] * after[r], range(len(after)), low[-1]) for low in below]
+        for j in reversed(range(width)):
+            y[j] = functools.reduce(lambda total, k, j=j: total - lower[k, j] * y[k], range(j + 1, width), y[j])
+        x[start : start + width] = together(*y)
+    return jnp.stack(x), is_definite
 
 
 def _solve_definite_vendor(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
