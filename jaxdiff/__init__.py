@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from jaxdiff.solvers import GaussNewton as GaussNewton
     from jaxdiff.solvers import GradientDescent as GradientDescent
     from jaxdiff.solvers import LevenbergMarquardt as LevenbergMarquardt
+    from jaxdiff.solvers import LevenbergMarquardtCholesky as LevenbergMarquardtCholesky
     from jaxdiff.solvers import Newton as Newton
     from jaxdiff.solvers import NewtonRoot as NewtonRoot
     from jaxdiff.solvers import NonlinearCG as NonlinearCG
@@ -123,6 +124,7 @@ _PUBLIC = {
         "GaussNewton",
         "GradientDescent",
         "LevenbergMarquardt",
+        "LevenbergMarquardtCholesky",
         "Newton",
         "NewtonRoot",
         "NonlinearCG",

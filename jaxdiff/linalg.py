@@ -5,6 +5,7 @@ trace time into elementwise operations, middling ones go panel by panel, large o
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def dot(a: LaneVector, b: LaneVector) -> LaneFloat:
         >>> dot(jnp.array([[1.0], [2.0]]), jnp.array([[3.0], [4.0]])).tolist()
         [11.0]
     """
-    return jnp.sum(a * b, axis=0)
+    return _over_rows(jnp.add, a * b, jnp.sum)
 
 
 def max_norm(a: LaneVector) -> LaneFloat:
@@ -63,7 +64,28 @@ def max_norm(a: LaneVector) -> LaneFloat:
         >>> max_norm(jnp.array([[1.0], [-2.0]])).tolist()
         [2.0]
     """
-    return jnp.max(jnp.abs(a), axis=0)
+    return _over_rows(jnp.maximum, jnp.abs(a), jnp.max)
+
+
+def all_rows(condition: jax.Array) -> LaneBool:
+    """Whether a condition holds for every entry, lane by lane.
+
+    Example:
+        >>> all_rows(jnp.array([[True, True], [False, True]])).tolist()
+        [False, True]
+    """
+    return _over_rows(jnp.logical_and, condition, jnp.all)
+
+
+def _over_rows(combine: Callable[..., jax.Array], rows: jax.Array, reduction: Callable[..., jax.Array]) -> jax.Array:
+    """A reduction over the first axis, written out where it is short.
+
+    On CPU a reduction is a loop of its own, or a call into a library, over a strided axis; written out it is vectorised over lanes and
+    fused with what makes and what uses it.
+    """
+    if not 0 < rows.shape[0] <= PANEL_LIMIT:
+        return reduction(rows, axis=0)
+    return functools.reduce(combine, [rows[i] for i in range(rows.shape[0])])
 
 
 def matvec(matrix: LaneMatrix, vector: LaneVector) -> LaneVector:
@@ -73,16 +95,13 @@ def matvec(matrix: LaneMatrix, vector: LaneVector) -> LaneVector:
         >>> matvec(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]), jnp.array([[1.0], [1.0]]))[:, 0].tolist()
         [3.0, 7.0]
     """
-    n = matrix.shape[1]
-    if n > PANEL_LIMIT:
-        return jnp.sum(matrix * vector[None], axis=1)
-    # A reduction is a loop of its own, and a scalar one; a written-out sum is vectorised over lanes and fused with what uses it.
-    return functools.reduce(lambda total, k: total + matrix[:, k] * vector[k], range(1, n), matrix[:, 0] * vector[0])
+    return _over_rows(jnp.add, jnp.swapaxes(matrix, 0, 1) * vector[:, None], jnp.sum)
 
 
 def is_all_finite(*arrays: jax.Array) -> LaneBool:
     """Whether every entry of every array is finite, lane by lane."""
-    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(a), axis=tuple(range(a.ndim - 1))) for a in arrays])
+    by_lane = [jnp.isfinite(a) for a in arrays]
+    return functools.reduce(jnp.logical_and, [a if a.ndim == 1 else all_rows(a.reshape(-1, a.shape[-1])) for a in by_lane])
 
 
 def select_lanes(keep: LaneBool, new: PyTree, old: PyTree) -> PyTree:

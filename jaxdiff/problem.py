@@ -5,8 +5,9 @@ The user's function is written for one problem; it is vmapped here, once, with t
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import LaneFloat, LaneMatrix, LaneVector, Objective, PyTree
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied, hessian, hvp, jacobian, value_and_gradient
+from jaxdiff.derivatives.columns import value_and_columns
 from jaxdiff.derivatives.protocol import describe
 from jaxdiff.derivatives.stencils import stencil_for
 from jaxdiff.derivatives.steps import nearest_power_of_two, relative_step
@@ -239,6 +241,9 @@ class Minimize:
         return Supplied(**given)
 
 
+COLUMNS_LIMIT = 12
+"""Parameters up to which the columns of a Jacobian are derived one by one; above, the program would grow too long to compile quickly."""
+
 LOSSES = ("linear", "soft_l1", "huber", "cauchy", "arctan")
 
 
@@ -360,14 +365,26 @@ class NormalEquations:
     Attributes:
         value: the cost, ``[lanes]``.
         gradient: J'r, ``[n, lanes]``.
-        matrix: J'J, ``[n, n, lanes]``.
+        lower: the lower triangle of J'J, row after row, ``[n (n + 1) / 2, lanes]``.
         is_finite: whether every residual and every entry of the Jacobian is finite, ``[lanes]``.
     """
 
     value: LaneFloat
     gradient: LaneVector
-    matrix: LaneMatrix
+    lower: LaneVector
     is_finite: jax.Array
+
+    @property
+    def diagonal(self) -> LaneVector:
+        """The diagonal of J'J, ``[n, lanes]``."""
+        return jnp.stack([self.lower[i * (i + 3) // 2] for i in range(self.gradient.shape[0])])
+
+    @property
+    def matrix(self) -> LaneMatrix:
+        """J'J, ``[n, n, lanes]``."""
+        n = self.gradient.shape[0]
+        place = [[max(i, j) * (max(i, j) + 1) // 2 + min(i, j) for j in range(n)] for i in range(n)]
+        return jnp.stack([jnp.stack([self.lower[k] for k in row]) for row in place])
 
 
 @pytree_dataclass
@@ -413,13 +430,28 @@ class LeastSquares(Minimize):
         residuals, matrix = self.over_lanes(self._residual_and_jacobian(), x)
         if self.loss == "linear":
             return Linearization(residuals, None, residuals, matrix)
+        weighted, weights = self._reweighted(residuals)
+        return Linearization(residuals, weights, weighted, matrix * weights[:, None])
+
+    def _reweighted(self, residuals: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The weighted residuals of a robust loss, and the weights of the rows of the Jacobian."""
         z = (residuals / self.loss_scale) ** 2
         _, slope, bend = _rho(z, self.loss)
         # Triggs' correction, floored at a tenth of the slope where the loss bends down: the matrix must stay positive semidefinite, and a
         # floor at rounding (SciPy's) would let the weighted residuals of outliers drown all others.
         curvature = jnp.maximum(slope + 2 * bend * z, 0.1 * slope)
         weights = jnp.sqrt(curvature)
-        return Linearization(residuals, weights, residuals * slope / weights, matrix * weights[:, None])
+        return residuals * slope / weights, weights
+
+    def _residuals_and_columns(self, x: LaneVector) -> tuple[jax.Array, Sequence[jax.Array]]:
+        """Residuals ``[m, lanes]`` and the columns of their Jacobian, each of the same shape; not weighted."""
+        method = self.derivatives
+        is_forward = isinstance(method, Autodiff) and (method.mode == "forward" or (method.mode == "auto" and self._is_tall))
+        if is_forward and x.shape[0] <= COLUMNS_LIMIT:
+            residual = self.flat_residual
+            return self.over_lanes(lambda x, *args: value_and_columns(residual, x, *args), x)
+        residuals, matrix = self.over_lanes(self._residual_and_jacobian(), x)
+        return residuals, [matrix[:, j] for j in range(x.shape[0])]
 
     def cost(self, residuals: jax.Array) -> LaneFloat:
         """The cost of residuals ``[m, lanes]``."""
@@ -441,20 +473,21 @@ class LeastSquares(Minimize):
         XLA on CPU fuses a producer into each of its consumers: separate sums would compute each residual once per sum. One variadic reduce
         computes each once.
         """
-        linear = self.linearize(x)
         n = x.shape[0]
-        columns = [linear.jacobian[:, j] for j in range(n)]
-        cost = robust_cost(linear.residuals, self.loss, self.loss_scale)
+        residuals, columns = self._residuals_and_columns(x)
+        cost, weighted = robust_cost(residuals, self.loss, self.loss_scale), residuals
+        if self.loss != "linear":
+            weighted, weights = self._reweighted(residuals)
+            columns = [column * weights for column in columns]
         products = [columns[i] * columns[j] for i in range(n) for j in range(i + 1)]
-        products += [column * linear.weighted for column in columns] + [cost]
+        products += [column * weighted for column in columns] + [cost]
         zero = jnp.zeros((), x.dtype)
         sums = jax.lax.reduce(tuple(products), (zero,) * len(products), lambda a, b: tuple(s + t for s, t in zip(a, b, strict=True)), (0,))
-        lower = {(i, j): sums[i * (i + 1) // 2 + j] for i in range(n) for j in range(i + 1)}
-        matrix = jnp.stack([jnp.stack([lower[max(i, j), min(i, j)] for j in range(n)]) for i in range(n)])
-        gradient, value = jnp.stack(sums[-n - 1 : -1]), sums[-1]
+        lower, gradient, value = jnp.stack(sums[: -n - 1]), jnp.stack(sums[-n - 1 : -1]), sums[-1]
         # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
-        is_finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient), axis=0)
-        return NormalEquations(value, gradient, matrix, is_finite & jnp.all(jnp.isfinite(jnp.einsum("iil->il", matrix)), axis=0))
+        largest = functools.reduce(jnp.maximum, [sums[i * (i + 3) // 2] for i in range(n)])
+        is_finite = jnp.isfinite(value) & jnp.isfinite(largest) & functools.reduce(jnp.logical_and, [jnp.isfinite(slope) for slope in sums[-n - 1 : -1]])
+        return NormalEquations(value, gradient, lower, is_finite)
 
     def value_and_gradient(self, x: LaneVector) -> tuple[LaneFloat, LaneVector]:
         """The cost and its gradient J'r in every lane."""

@@ -16,6 +16,7 @@ from jaxdiff.solvers.gauss_newton import GaussNewton as GaussNewton
 from jaxdiff.solvers.gradient_descent import GradientDescent as GradientDescent
 from jaxdiff.solvers.lbfgs import LBFGS as LBFGS
 from jaxdiff.solvers.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from jaxdiff.solvers.levenberg_marquardt_cholesky import LevenbergMarquardtCholesky as LevenbergMarquardtCholesky
 from jaxdiff.solvers.newton import Newton as Newton
 from jaxdiff.solvers.newton_root import NewtonRoot as NewtonRoot
 from jaxdiff.solvers.nonlinear_cg import NonlinearCG as NonlinearCG
@@ -32,6 +33,7 @@ SOLVERS: dict[str, type[Any]] = {
         GaussNewton,
         GradientDescent,
         LevenbergMarquardt,
+        LevenbergMarquardtCholesky,
         Newton,
         NonlinearCG,
         TrustRegionNewton,
