@@ -1,5 +1,6 @@
 """The entries: one problem, or a batch of them. Arguments are checked here, pytrees are flattened here, and nowhere else."""
 
+import dataclasses
 import functools
 import inspect
 import types
@@ -24,9 +25,8 @@ from jaxdiff._validation import (
     is_traced,
     suggest_keywords,
 )
-from jaxdiff.batch.engine import solve_refill
-from jaxdiff.batch.lockstep import solve_lockstep
-from jaxdiff.batch.options import BatchOptions
+from jaxdiff.batch.execute import execute, lanes_last, solve_part
+from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied
 from jaxdiff.derivatives.protocol import Method
 from jaxdiff.linalg import max_norm
@@ -109,7 +109,7 @@ def minimize(
     args, is_batched = with_bounds(args, (False,) * len(jax.tree.leaves(args)), sides)
     problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
     report = _report(callback, verbose)
-    result = _solve(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history, max_evals, differentiation, report)
+    result = _solve(problem, solver, start[None], max_steps, BatchOptions(lanes=1, reassociate=False), history, max_evals, differentiation, report)
     result = jax.tree.map(lambda leaf: leaf[0], result)
     if report is not None and not is_traced(result):
         jax.effects_barrier()
@@ -186,13 +186,13 @@ def minimize_batch(
         fun, hoisted = _hoist_tracers(fun, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
     else:
         hoisted = ()
-    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
+    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
     is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
     starts = packing.ravel(x0, batch_axes=1)
     sides = flat_bounds(bounds, packing, starts, is_batch=True)
     args, is_batched = with_bounds(args, is_batched, sides)
     problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
-    result = _solve(problem, solver, starts.T, max_steps, options, history, max_evals, differentiation)
+    result = _solve(problem, solver, starts, max_steps, options, history, max_evals, differentiation)
     return result.raise_if_failed() if throw else result
 
 
@@ -207,7 +207,7 @@ def _report(callback: Any, verbose: Any) -> Report | None:
 def _solve(
     problem: Minimize,
     solver: Any,
-    x: jax.Array,
+    starts: jax.Array,
     max_steps: Any,
     options: BatchOptions,
     history: bool | int,
@@ -226,52 +226,36 @@ def _solve(
     if report is not None:
         solver = Reporting(solver, report)
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
-    lanes = options.block_size(problem, x.shape[-1])
-    mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
+    plan = options.plan(problem, starts.shape[0], length > 0)
     num_unrolled = None
     if differentiation == "unrolled":
         if length:
             raise ValueError(f"history = {history!r} with differentiation = 'unrolled'; expected history = False")
-        mode, num_unrolled = "lockstep", max_steps
+        plan, num_unrolled = dataclasses.replace(plan, mode="lockstep", num_threads=1), max_steps
+    kept = min(length, max_steps + 1)
     with explain_tracing_errors():
-        return _run(
-            problem,
-            solver,
-            x,
-            max_steps,
-            mode=mode,
-            lanes=lanes,
-            check_every=options.check_every,
-            trace_length=min(length, max_steps + 1),
-            num_unrolled=num_unrolled,
-        )
+        return execute(_run, problem, solver, starts, max_steps, plan, trace_length=kept, num_unrolled=num_unrolled)
 
 
-@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length", "num_unrolled"))
 def _run(
     problem: Minimize,
     solver: Solver,
-    x: jax.Array,
+    starts: jax.Array,
     max_steps: Any,
+    first: Any,
     *,
-    mode: str,
-    lanes: int,
-    check_every: int,
+    count: int,
+    plan: Plan,
     trace_length: int,
     num_unrolled: int | None,
 ) -> OptimizeResult:
-    # Under jit nobody could look whether the start lies within its bounds.
-    x = problem.project(x)
-    # The loop itself is not differentiated: the derivative of a solution follows from the solution alone.
-    held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
-    trace = None
     if num_unrolled is not None:
-        outcome, solution, value = solve_unrolled(problem, solver, x, num_unrolled)
+        problem = lanes_last(problem)
+        trace = None
+        outcome, solution, value = solve_unrolled(problem, solver, problem.project(starts.T), num_unrolled)
     else:
-        if mode == "refill":
-            outcome = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every)
-        else:
-            outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
+        outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
+        problem = lanes_last(problem, first, count)
         solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
     packing = problem.packing
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731

@@ -76,12 +76,10 @@ def _flat_side(side: Any, name: str, limit: float, packing: Packing, num_problem
 def with_bounds(
     args: tuple[PyTree, ...], is_batched: tuple[bool, ...], sides: tuple[jax.Array, jax.Array] | None
 ) -> tuple[tuple[PyTree, ...], tuple[bool, ...]]:
-    """The data with the bounds as their last two members, and which leaves carry lanes; bounds of one problem are shared."""
+    """The data with the bounds as their last two members, and which leaves have an axis of problems, their first; bounds of one problem are shared."""
     if sides is None:
         return args, is_batched
-    # Lanes last, as all data.
-    args = (*args, *(jnp.moveaxis(side, 0, -1) if side.ndim == 2 else side for side in sides))
-    return args, (*is_batched, *(side.ndim == 2 for side in sides))
+    return (*args, *sides), (*is_batched, *(side.ndim == 2 for side in sides))
 
 
 def check_takes_bounds(problem: Minimize, solver: Any, instead: str) -> None:

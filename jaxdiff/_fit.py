@@ -1,7 +1,6 @@
 """The entries of least squares: one problem or many, residuals or a model and its data."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -33,9 +32,8 @@ from jaxdiff._validation import (
     is_traced,
     suggest_keywords,
 )
-from jaxdiff.batch.engine import solve_refill
-from jaxdiff.batch.lockstep import solve_lockstep
-from jaxdiff.batch.options import BatchOptions
+from jaxdiff.batch.execute import execute, lanes_last, solve_part
+from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.fit_result import FitResult
 from jaxdiff.linalg import max_norm
@@ -45,6 +43,8 @@ from jaxdiff.result import History, Status, is_success
 from jaxdiff.solvers import LevenbergMarquardt
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 from jaxdiff.solvers.residual_model import LinearModel, invert_upper
+
+ALONE = BatchOptions(lanes=1, reassociate=False)
 
 _ALIASES = {
     "maxiter": "max_steps",
@@ -122,7 +122,7 @@ def least_squares(
     start = packing.ravel(x0)
     sides = flat_bounds(bounds, packing, start[None], is_batch=False)
     problem = _problem(residual, args, (False,) * len(jax.tree.leaves(args)), packing, derivatives, has_aux, loss, f_scale, sides)
-    result = _solve_fit(problem, solver, start[:, None], max_steps, BatchOptions(lanes=1), history, covariance)
+    result = _solve_fit(problem, solver, start[None], max_steps, ALONE, history, covariance)
     result = jax.tree.map(lambda leaf: leaf[0], result)
     if throw:
         result.raise_if_failed()
@@ -197,12 +197,12 @@ def least_squares_batch(
     hoisted: tuple[Any, ...] = ()
     if num_problems:
         residual, hoisted = _hoist_tracers(residual, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
-    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
+    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
     is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
     starts = packing.ravel(x0, batch_axes=1)
     sides = flat_bounds(bounds, packing, starts, is_batch=True)
     problem = _problem(residual, args, is_batched, packing, derivatives, has_aux, loss, f_scale, sides)
-    result = _solve_fit(problem, solver, starts.T, max_steps, options, history, covariance)
+    result = _solve_fit(problem, solver, starts, max_steps, options, history, covariance)
     if throw:
         result.raise_if_failed()
     return result
@@ -309,7 +309,7 @@ def curve_fit(
         f_scale,
         max_steps,
         history,
-        BatchOptions(lanes=1),
+        ALONE,
         absolute_sigma,
     )
     result = jax.tree.map(lambda leaf: leaf[0], result)
@@ -425,12 +425,12 @@ def _fit_entry(
         num_problems = _batch_size(p0, args, (x_axes, arg_axes))
         p0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), p0, x_axes)
         packing = _pack(p0, "p0", 1)
-        args = _map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes)
+        args = _map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes)
         is_batched = tuple(axis is not None for axis in arg_axes)
         starts = packing.ravel(p0, batch_axes=1)
     sides = flat_bounds(bounds, packing, starts, is_batch=in_axes is not None)
     problem = _problem(fun, args, is_batched, packing, derivatives, False, loss, f_scale, sides)
-    return _solve_fit(problem, solver, starts.T, max_steps, options, history, True, True, bool(absolute_sigma))
+    return _solve_fit(problem, solver, starts, max_steps, options, history, True, True, bool(absolute_sigma))
 
 
 def _errors(sigma: Any, shape: tuple[int, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -501,7 +501,7 @@ def _problem(
 def _solve_fit(
     problem: LeastSquares,
     solver: Any,
-    x: jax.Array,
+    starts: jax.Array,
     max_steps: Any,
     options: BatchOptions,
     history: bool | int,
@@ -515,45 +515,28 @@ def _solve_fit(
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
-    lanes = options.block_size(problem, x.shape[-1])
-    mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
+    plan = options.plan(problem, starts.shape[0], length > 0)
+    kinds = {"covariance": bool(covariance), "is_curve": is_curve, "is_absolute": is_absolute}
     with explain_tracing_errors():
-        return _run_fit(
-            problem,
-            solver,
-            x,
-            max_steps,
-            mode=mode,
-            lanes=lanes,
-            check_every=options.check_every,
-            trace_length=min(length, max_steps + 1),
-            covariance=bool(covariance),
-            is_curve=is_curve,
-            is_absolute=is_absolute,
-        )
+        return execute(_run_fit, problem, solver, starts, max_steps, plan, trace_length=min(length, max_steps + 1), **kinds)
 
 
-@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length", "covariance", "is_curve", "is_absolute"))
 def _run_fit(
     problem: LeastSquares,
     solver: Solver,
-    x: jax.Array,
+    starts: jax.Array,
     max_steps: Any,
+    first: Any,
     *,
-    mode: str,
-    lanes: int,
-    check_every: int,
+    count: int,
+    plan: Plan,
     trace_length: int,
     covariance: bool,
     is_curve: bool,
     is_absolute: bool,
 ) -> FitResult:
-    # The loop itself is not differentiated: the derivative of a solution follows from the solution alone.
-    held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
-    if mode == "refill":
-        outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
-    else:
-        outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
+    outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
+    problem = lanes_last(problem, first, count)
     packing = problem.packing
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
     free = problem.free(outcome.x, outcome.gradient)
@@ -561,7 +544,7 @@ def _run_fit(
     if covariance:
         extra = _covariance(problem, outcome, is_absolute)
     if is_curve:
-        status = _data_status(held_problem, outcome, extra["is_full_rank"])
+        status = _data_status(jax.lax.stop_gradient(problem), outcome, extra["is_full_rank"])
         outcome = dataclasses.replace(outcome, status=status)
     solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
     history = None
@@ -571,7 +554,7 @@ def _run_fit(
         history = History(value=per_problem.value, optimality=per_problem.optimality, step_size=per_problem.step_size, x=points)
     residuals = problem.residuals(solution)
     n = packing.size
-    num_free = jnp.full(x.shape[-1], n, jnp.int32) if free is None else jnp.sum(free, axis=0, dtype=jnp.int32)
+    num_free = jnp.full(count, n, jnp.int32) if free is None else jnp.sum(free, axis=0, dtype=jnp.int32)
     flags = at_bound(problem, outcome.x)
     if covariance:
         errors = jnp.where(flags == 2, 0, extra.pop("standard_errors"))

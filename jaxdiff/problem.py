@@ -486,7 +486,11 @@ class LeastSquares(Minimize):
         lower, gradient, value = jnp.stack(sums[: -n - 1]), jnp.stack(sums[-n - 1 : -1]), sums[-1]
         # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
         largest = functools.reduce(jnp.maximum, [sums[i * (i + 3) // 2] for i in range(n)])
-        is_finite = jnp.isfinite(value) & jnp.isfinite(largest) & functools.reduce(jnp.logical_and, [jnp.isfinite(slope) for slope in sums[-n - 1 : -1]])
+        is_finite = (
+            jnp.isfinite(value)
+            & jnp.isfinite(largest)
+            & functools.reduce(jnp.logical_and, [jnp.isfinite(slope) for slope in sums[-n - 1 : -1]])
+        )
         return NormalEquations(value, gradient, lower, is_finite)
 
     def value_and_gradient(self, x: LaneVector) -> tuple[LaneFloat, LaneVector]:

@@ -14,7 +14,6 @@ non-linear least squares problems (2004), algorithm 3.16. Bounds by projection: 
 
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
@@ -22,7 +21,7 @@ from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_positive
 from jaxdiff.linalg import all_rows, dot, matvec, max_norm, select_lanes, solve_definite
-from jaxdiff.problem import LeastSquares, NormalEquations
+from jaxdiff.problem import LeastSquares
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, require_residuals, unevaluated
 
@@ -127,9 +126,7 @@ class LevenbergMarquardtCholesky:
         """See `base.Solver`."""
         epsilon = machine_epsilon(state.x.dtype)
         is_start = state.num_steps < 0
-        trial_x = state.x + state.step
-        if problem.is_bounded:
-            trial_x = jnp.clip(trial_x, *problem.limits)
+        trial_x = problem.project(state.x + state.step)
         trial = problem.normal_equations(trial_x)
         is_finite = trial.is_finite & all_rows(jnp.isfinite(trial_x))
         decrease = state.value - trial.value
@@ -197,7 +194,7 @@ class LevenbergMarquardtCholesky:
         step, newton = damped * unit, newton * unit
         if problem.is_bounded:
             # Bounds bend the step, and only the model itself tells what a bent one promises.
-            step = jnp.clip(x + step, *problem.limits) - x
+            step = problem.project(x + step) - x
             scaled = step * jnp.sqrt(jnp.where(has_column, diagonal, 0))
             image = matvec(matrix(jnp.zeros_like(extra)), scaled)
             predicted = -dot(slopes, scaled) - dot(scaled, image) / 2
