@@ -34,13 +34,14 @@ from jaxdiff._validation import (
 )
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
+from jaxdiff.batch.rescue import rescue
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.fit_result import FitResult
-from jaxdiff.linalg import max_norm
+from jaxdiff.linalg import PANEL_LIMIT, max_norm
 from jaxdiff.loop import Outcome, attach_derivative
 from jaxdiff.problem import LOSSES, LeastSquares, Packing
 from jaxdiff.result import History, Status, is_success
-from jaxdiff.solvers import LevenbergMarquardt
+from jaxdiff.solvers import LevenbergMarquardt, LevenbergMarquardtCholesky
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 from jaxdiff.solvers.residual_model import LinearModel, invert_upper
 
@@ -136,7 +137,7 @@ def least_squares_batch(
     args: PyTree = (),
     *,
     in_axes: Any = 0,
-    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    solver: Any = None,
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     bounds: Any = None,
     loss: str = "linear",
@@ -157,7 +158,8 @@ def least_squares_batch(
         x0: starts, a pytree like that of one problem with a leading axis on each leaf.
         args: data; see ``in_axes``.
         in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
-        solver: as in `least_squares`.
+        solver: as in `least_squares`. None: `LevenbergMarquardtCholesky`, up to 24 parameters, and `LevenbergMarquardt` for the problems
+            that it leaves unsolved, as ``options.rescue`` has it.
         derivatives: as in `least_squares`.
         bounds: as in `least_squares`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
         loss: as in `least_squares`.
@@ -331,7 +333,7 @@ def curve_fit_batch(
     bounds: Any = None,
     loss: str = "linear",
     f_scale: Any = 1.0,
-    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    solver: Any = None,
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     max_steps: int = 1000,
     history: bool | int = False,
@@ -351,7 +353,8 @@ def curve_fit_batch(
         bounds: as in `least_squares_batch`.
         loss: as in `least_squares`.
         f_scale: as in `least_squares`.
-        solver: as in `least_squares`.
+        solver: as in `least_squares`. None: `LevenbergMarquardtCholesky`, up to 24 parameters, and `LevenbergMarquardt` for the problems
+            that it leaves unsolved, as ``options.rescue`` has it.
         derivatives: as in `least_squares`.
         max_steps: as in `least_squares`.
         history: as in `least_squares`.
@@ -510,6 +513,10 @@ def _solve_fit(
     is_absolute: bool = False,
 ) -> FitResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
+    # One problem is never rescued: its solver was named.
+    wants_rescue = options is not ALONE and (solver is None if options.rescue is None else options.rescue)
+    if solver is None:
+        solver = LevenbergMarquardtCholesky() if problem.packing.size <= PANEL_LIMIT else LevenbergMarquardt()
     solver = _check_solver(solver)
     check_takes_bounds(problem, solver, "LevenbergMarquardt(...)")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
@@ -518,7 +525,15 @@ def _solve_fit(
     plan = options.plan(problem, starts.shape[0], length > 0)
     kinds = {"covariance": bool(covariance), "is_curve": is_curve, "is_absolute": is_absolute}
     with explain_tracing_errors():
-        return execute(_run_fit, problem, solver, starts, max_steps, plan, trace_length=min(length, max_steps + 1), **kinds)
+        result = execute(_run_fit, problem, solver, starts, max_steps, plan, trace_length=min(length, max_steps + 1), **kinds)
+    if not wants_rescue or is_traced((result.status, problem)):
+        return result
+
+    def again(problem: LeastSquares, starts: jax.Array) -> FitResult:
+        plain = dataclasses.replace(options, rescue=False, mode="auto", lanes=None)
+        return _solve_fit(problem, LevenbergMarquardt(), starts, max_steps, plain, history, covariance, is_curve, is_absolute)
+
+    return rescue(result, problem, starts, again)
 
 
 def _run_fit(

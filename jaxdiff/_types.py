@@ -22,5 +22,6 @@ LaneInt: TypeAlias = Int[Array, "lanes"]
 LaneBool: TypeAlias = Bool[Array, "lanes"]
 LaneVector: TypeAlias = Float[Array, "n lanes"]
 LaneMatrix: TypeAlias = Float[Array, "n n lanes"]
+LaneTriangle = Float[jax.Array, "entries lanes"]
 
 DType: TypeAlias = jax.typing.DTypeLike

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass, static
-from jaxdiff._types import LaneFloat, LaneMatrix, LaneVector, Objective, PyTree
+from jaxdiff._types import LaneFloat, LaneMatrix, LaneTriangle, LaneVector, Objective, PyTree
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied, hessian, hvp, jacobian, value_and_gradient
 from jaxdiff.derivatives.columns import value_and_columns
 from jaxdiff.derivatives.protocol import describe
@@ -371,7 +371,7 @@ class NormalEquations:
 
     value: LaneFloat
     gradient: LaneVector
-    lower: LaneVector
+    lower: LaneTriangle
     is_finite: jax.Array
 
     @property

@@ -15,7 +15,7 @@ def symmetric(n: int, lanes: int, seed: int, shift: float) -> np.ndarray:
 
 
 @pytest.mark.core
-@pytest.mark.parametrize("n", [1, 2, 5, 10, 13])
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 13, 25])
 def test_solve_modified_is_the_plain_solution_where_the_matrix_is_definite(n: int, dtype: str) -> None:
     matrix, rhs = symmetric(n, 7, 0, 4.0 * n), np.random.default_rng(1).normal(size=(n, 7))
     x, is_definite = jax.jit(linalg.solve_modified)(jnp.asarray(matrix, dtype), jnp.asarray(rhs, dtype))
@@ -77,3 +77,10 @@ def test_smallest_eigenpairs_come_in_ascending_order_and_satisfy_their_equation(
     values, vectors = linalg.smallest_eigenpairs(jnp.asarray(matrix))
     assert (jnp.diff(values, axis=0) >= 0).all()
     np.testing.assert_allclose(np.einsum("ijl,jkl->ikl", matrix, vectors), vectors * values[None], atol=1e-13)
+
+
+def test_together_changes_no_bit() -> None:
+    values = [jnp.asarray(np.random.default_rng(k).normal(size=9) * 10.0 ** np.arange(-150, 120, 30)) for k in range(3)]
+    values[1] = values[1].at[2].set(jnp.nan).at[3].set(jnp.inf)
+    for value, same in zip(values, jax.jit(linalg.together)(*values), strict=True):
+        np.testing.assert_array_equal(value, same)

@@ -49,6 +49,10 @@ class BatchOptions:
             functions keep their meaning. Set for the one program and for no other, never with finite differences, and not inside
             ``jax.jit`` and its like, where the options of the outer program hold. None: True, but not with finite differences.
 
+        rescue: whether least-squares problems that did not converge are solved once more, alone, by `LevenbergMarquardt` on orthogonal
+            factors, in float64 where that is enabled; ``rescued`` of the result says where that helped. Not inside ``jax.jit`` and its
+            like. None: where no solver is named.
+
     Raises:
         ValueError: an unknown mode, or a number below one.
 
@@ -62,6 +66,7 @@ class BatchOptions:
     check_every: int = 2
     num_threads: int | None = None
     reassociate: bool | None = None
+    rescue: bool | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.mode, "mode", ("auto", "refill", "lockstep"))
@@ -69,8 +74,9 @@ class BatchOptions:
         for name in ("lanes", "num_threads"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name, minimum=1)
-        if self.reassociate not in (None, True, False):
-            raise ValueError(f"reassociate = {self.reassociate!r}; expected True, False or None")
+        for name in ("reassociate", "rescue"):
+            if getattr(self, name) not in (None, True, False):
+                raise ValueError(f"{name} = {getattr(self, name)!r}; expected True, False or None")
 
     def plan(self, problem: Minimize, num_problems: int, has_history: bool) -> Plan:
         """What these options come to for a batch.

@@ -68,7 +68,7 @@ def value_and_columns(f: Callable[..., jax.Array], x: jax.Array, *args: Any) -> 
 
 def _read(closed: ClosedJaxpr, x: _Apart, leaves: Sequence[jax.Array]) -> jax.Array:
     (value,) = _evaluate(closed.jaxpr, closed.consts, [x, *leaves])
-    return _assembled(value)
+    return jnp.asarray(_assembled(value))
 
 
 def _assembled(value: Any) -> Any:

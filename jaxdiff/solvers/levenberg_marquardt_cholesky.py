@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneTriangle, LaneVector
 from jaxdiff._validation import check_positive
 from jaxdiff.linalg import all_rows, dot, matvec, max_norm, select_lanes, solve_definite
 from jaxdiff.problem import LeastSquares
@@ -48,7 +48,7 @@ class LevenbergMarquardtCholeskyState:
     x: LaneVector
     value: LaneFloat
     gradient: LaneVector
-    lower: LaneVector
+    lower: LaneTriangle
     scale: LaneVector
     damping: LaneFloat
     growth: LaneFloat
@@ -168,7 +168,7 @@ class LevenbergMarquardtCholesky:
         x: LaneVector,
         value: LaneFloat,
         gradient: LaneVector,
-        lower: LaneVector,
+        lower: LaneTriangle,
         scale: LaneVector,
         damping: LaneFloat,
     ) -> tuple[LaneVector, LaneFloat, LaneInt]:
@@ -212,7 +212,7 @@ class LevenbergMarquardtCholesky:
         return step, predicted, status
 
 
-def _diagonal(lower: LaneVector, n: int) -> LaneVector:
+def _diagonal(lower: LaneTriangle, n: int) -> LaneVector:
     """The diagonal of a packed lower triangle."""
     return jnp.stack([lower[i * (i + 3) // 2] for i in range(n)])
 
