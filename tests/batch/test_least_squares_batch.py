@@ -45,8 +45,8 @@ def test_every_problem_ends_at_the_minimum_that_scipy_finds(dtype: str) -> None:
             ftol=1e-14,
             gtol=1e-14,
         )
-        # The cost is flat at its minimum: a relative decrease of 10 eps is what the solver stops at.
-        np.testing.assert_allclose(result.fun[i], reference.cost, rtol=20 * np.finfo(dtype).eps if dtype == "float64" else 1e-5)
+        # Residuals of 0.02 are differences of numbers about 3: each carries 150 eps of itself in rounding, and its square twice that.
+        np.testing.assert_allclose(result.fun[i], reference.cost, rtol=300 * np.finfo(dtype).eps)
 
 
 def test_sums_in_another_order_give_the_same_minima() -> None:
