@@ -143,7 +143,7 @@ class LevenbergMarquardtCholesky:
             (state.x, state.value, state.gradient, state.lower, state.scale),
         )
         damping, growth = _updated(state, ratio, is_accepted)
-        step, predicted, verdict = self._propose(problem, x, value, gradient, lower, scale, damping)
+        step, predicted, verdict = self._propose(problem, x, value, gradient, lower, scale, damping, is_accepted & ~is_start)
         is_stuck = is_blind | all_rows(jnp.abs(state.step) <= epsilon * jnp.abs(state.x)) | ~(state.damping < 1 / epsilon)
         rejected = jnp.where(is_stuck, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
         rejected = jnp.where(is_start, Status.NON_FINITE_START, rejected)
@@ -171,6 +171,7 @@ class LevenbergMarquardtCholesky:
         lower: LaneTriangle,
         scale: LaneVector,
         damping: LaneFloat,
+        has_moved: LaneBool,
     ) -> tuple[LaneVector, LaneFloat, LaneInt]:
         """The damped step, the decrease that it promises, and what the undamped model says of x."""
         n = x.shape[0]
@@ -191,6 +192,9 @@ class LevenbergMarquardtCholesky:
         damped, _ = solve_definite(matrix(extra), -slopes)
         promised = -dot(slopes, newton) / 2
         predicted = (dot(extra, damped * damped) - dot(slopes, damped)) / 2
+        # Close to the minimum the damping only delays; where the undamped step fails the damped ones follow.
+        is_near = has_moved & is_definite & (promised <= 1e-3 * value)
+        damped, predicted = jnp.where(is_near, newton, damped), jnp.where(is_near, promised, predicted)
         step, newton = damped * unit, newton * unit
         if problem.is_bounded:
             # Bounds bend the step, and only the model itself tells what a bent one promises.
