@@ -76,7 +76,7 @@ def _flat_side(side: Any, name: str, limit: float, packing: Packing, num_problem
 def with_bounds(
     args: tuple[PyTree, ...], is_batched: tuple[bool, ...], sides: tuple[jax.Array, jax.Array] | None
 ) -> tuple[tuple[PyTree, ...], tuple[bool, ...]]:
-    """The data with the bounds as their last two members, and which leaves have an axis of problems, their first; bounds of one problem are shared."""
+    """The data with the bounds as their last two members, and which leaves have problems in their first axis; those of one are shared."""
     if sides is None:
         return args, is_batched
     return (*args, *sides), (*is_batched, *(side.ndim == 2 for side in sides))
