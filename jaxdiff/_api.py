@@ -109,7 +109,9 @@ def minimize(
     args, is_batched = with_bounds(args, (False,) * len(jax.tree.leaves(args)), sides)
     problem = Minimize(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), sides is not None)
     report = _report(callback, verbose)
-    result = _solve(problem, solver, start[None], max_steps, BatchOptions(lanes=1, reassociate=False), history, max_evals, differentiation, report)
+    result = _solve(
+        problem, solver, start[None], max_steps, BatchOptions(lanes=1, reassociate=False), history, max_evals, differentiation, report
+    )
     result = jax.tree.map(lambda leaf: leaf[0], result)
     if report is not None and not is_traced(result):
         jax.effects_barrier()
