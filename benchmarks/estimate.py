@@ -32,6 +32,7 @@ import estimate_cases  # noqa: E402
 
 import jaxdiff as jd  # noqa: E402
 from jaxdiff.derivatives.estimates import EstimateStatus  # noqa: E402
+from jaxdiff.derivatives.ladder import EXTRAPOLATIONS  # noqa: E402
 from jaxdiff.experiments.environment import describe  # noqa: E402
 
 
@@ -137,7 +138,9 @@ def main() -> None:
     parser.add_argument("--verbose", action="store_true", help="list the points whose bar does not hold")
     parser.add_argument("--split", choices=("first", "second", "development"), help="one set of functions only")
     parser.add_argument("--compiled", action="store_true", help="compile every function, as a user would; slow")
+    parser.add_argument("--extrapolation", choices=EXTRAPOLATIONS, default="polynomial", help="how windows lead to a derivative")
     options = parser.parse_args()
+    prefix = "" if options.extrapolation == "polynomial" else f"{options.extrapolation}_"
     results: dict = {"environment": describe(), "speed": {}}
     if options.only != "coverage":
         results["speed"] |= large_gradient()
@@ -145,9 +148,11 @@ def main() -> None:
         print("split        dtype    n  points  holds   confidently wrong  silent  bar/error  smooth: relative error  statuses")
         for split in (options.split,) if options.split else ("first", "second"):
             for dtype in ("float64", "float32"):
-                for n, cases in estimate_cases.estimates(dtype, split, compiled=options.compiled).items():
+                for n, cases in estimate_cases.estimates(
+                    dtype, split, compiled=options.compiled, extrapolation=options.extrapolation
+                ).items():
                     row = coverage(cases, n)
-                    results[f"{split}_{dtype}_{n}"] = row
+                    results[f"{prefix}{split}_{dtype}_{n}"] = row
                     print(
                         f"{split:11s}  {dtype}  {n}  {row['points']:6d}  {100 * row['coverage']:5.1f} %"
                         f"  {row['confidently_wrong']:12d}  {row['inconclusive']:10d}"

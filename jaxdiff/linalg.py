@@ -5,6 +5,7 @@ trace time into elementwise operations, middling ones go panel by panel, large o
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -101,7 +102,9 @@ def matvec(matrix: LaneMatrix, vector: LaneVector) -> LaneVector:
 def is_all_finite(*arrays: jax.Array) -> LaneBool:
     """Whether every entry of every array is finite, lane by lane."""
     by_lane = [jnp.isfinite(a) for a in arrays]
-    return functools.reduce(jnp.logical_and, [a if a.ndim == 1 else all_rows(a.reshape(-1, a.shape[-1])) for a in by_lane])
+    return functools.reduce(
+        jnp.logical_and, [a if a.ndim == 1 else all_rows(a.reshape(math.prod(a.shape[:-1]), a.shape[-1])) for a in by_lane]
+    )
 
 
 def select_lanes(keep: LaneBool, new: PyTree, old: PyTree) -> PyTree:

@@ -21,7 +21,7 @@ from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_choice, check_count, explain_tracing_errors, is_staged, is_traced
 from jaxdiff.derivatives.estimates import Estimate
-from jaxdiff.derivatives.ladder import Ladder
+from jaxdiff.derivatives.ladder import EXTRAPOLATIONS, Ladder
 from jaxdiff.derivatives.lines import (
     OUTSIDE,
     Lines,
@@ -66,11 +66,16 @@ class Adaptive:
     hessian_from: str = static(default="gradients")
     """"gradients" estimates the slopes of ``jax.grad(f)``, "values" second derivatives of f itself, the only way for an f that JAX cannot
     trace."""
+    extrapolation: str = static(default="polynomial")
+    """"polynomial" fits all steps of a window by least squares, which averages noise; "richardson" eliminates one power of h after the
+    other over steps that halve, "ridders" over every step, which shrink by a fifth. All of them have bars of the same kind, and the same
+    statuses."""
 
     is_exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_choice(self.hessian_from, "hessian_from", ("gradients", "values"))
+        check_choice(self.extrapolation, "extrapolation", EXTRAPOLATIONS)
         if self.chunk_size is not None:
             check_count(self.chunk_size, "chunk_size", minimum=1)
         for leaf in jax.tree.leaves(self.scale):
@@ -319,9 +324,10 @@ def _lines(method: Adaptive, x: PyTree, kind: str, directions: jax.Array | None)
     flat = ravel(x)
     scale, bounds = method._flat(x)
     if directions is None:
-        return (point_lines if kind == "points" else coordinate_lines)(flat, scale, bounds)
+        lines = (point_lines if kind == "points" else coordinate_lines)(flat, scale, bounds)
+        return dataclasses.replace(lines, extrapolation=method.extrapolation)
     lengths = jnp.maximum(jnp.abs(flat), 1) if scale is None else scale
-    return direction_lines(flat, directions, lengths, bounds)
+    return dataclasses.replace(direction_lines(flat, directions, lengths, bounds), extrapolation=method.extrapolation)
 
 
 @compiled

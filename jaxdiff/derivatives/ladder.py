@@ -25,6 +25,7 @@ References:
 import dataclasses
 import functools
 import math
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff._numerics import machine_epsilon, smallest_normal
+from jaxdiff.derivatives.stencils import exact_weights
 from jaxdiff.derivatives.steps import power_of_two_below
 
 # Steps in an octave: seven bits each, so that x + h is exact for all but the very smallest, and no two of them a power of two apart, so
@@ -39,6 +41,11 @@ from jaxdiff.derivatives.steps import power_of_two_below
 OCTAVE = (0.9142135623730951, 0.7428260819, 0.5856680633)
 # The smallest step, in units in the last place of x: below it x + h is no longer exact.
 _SMALLEST = 2.0**3
+
+
+EXTRAPOLATIONS = ("polynomial", "richardson", "ridders")
+"""How a window leads to a derivative: least-squares polynomials over all of its steps, or a tableau of exact eliminations over steps that
+halve (Richardson) or that shrink by a fifth (as Ridders' do by a third)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +62,15 @@ class Ladder:
     """Octaves of a window."""
     degrees: int
     """The largest number of terms of a fit."""
+    extrapolation: str = "polynomial"
+    """One of `EXTRAPOLATIONS`."""
 
     @classmethod
-    def for_dtype(cls, dtype: jnp.dtype) -> "Ladder":
+    def for_dtype(cls, dtype: jnp.dtype, extrapolation: str = "polynomial") -> "Ladder":
         """The ladder that the precision calls for."""
         if machine_epsilon(dtype) < 1e-12:
-            return cls(top=3, absolute=30, relative=12, window=6, degrees=13)
-        return cls(top=3, absolute=16, relative=7, window=4, degrees=8)
+            return cls(top=3, absolute=30, relative=12, window=6, degrees=13, extrapolation=extrapolation)
+        return cls(top=3, absolute=16, relative=7, window=4, degrees=8, extrapolation=extrapolation)
 
     @property
     def octaves(self) -> int:
@@ -152,6 +161,49 @@ def basis_for(kind: str, n: int, octaves: int) -> Basis:
     terms = series[:, power] * math.factorial(n)
     weights = np.cumsum(terms[:, None] * q, axis=0) * node_scale
     return Basis(q * node_scale, weights, terms, power + 1, absolute=np.abs(weights).sum(1), root=np.sqrt(np.cumsum(terms**2)))
+
+
+class Tableau(NamedTuple):
+    """One row of Richardson's tableau: formulas that eliminate 0, 1, 2, ... more powers of h, from the window's largest step downward."""
+
+    weights: np.ndarray
+    """[formulas, nodes]: the derivative, for a window whose largest step is one, is ``weights @ values``."""
+    absolute: np.ndarray
+    """[formulas]: sum of the absolute weights on values of f."""
+    root: np.ndarray
+    """[formulas]: root of the sum of their squares, in the units of a misfit of the same kind of window."""
+
+
+@functools.cache
+def tableau_for(kind: str, n: int, octaves: int, extrapolation: str) -> Tableau:
+    """The tableau of an "odd" or "even" window, its weights by exact elimination.
+
+    Args:
+        kind: as in `basis_for`; one side of x alone is left to polynomials.
+        n: order of the derivative.
+        octaves: width of the window.
+        extrapolation: "richardson", over steps a factor of two apart, or "ridders", over every step of the window, at most nine of them.
+
+    References:
+        L. F. Richardson and J. A. Gaunt, The deferred approach to the limit, Phil. Trans. R. Soc. A 226 (1927) 299-361; C. J. F. Ridders,
+        Accurate computation of F'(x) and F'(x) F''(x), Advances in Engineering Software 4 (1982) 75-76.
+    """
+    nodes = [Fraction(node) / Fraction(OCTAVE[0]) / 2**octave for octave in range(octaves) for node in OCTAVE]
+    stride = len(OCTAVE) if extrapolation == "richardson" else 1
+    chosen = list(range(0, len(nodes), stride))[:9]
+    rows, absolute, root = [], [], []
+    for count in range((n + 1) // 2, len(chosen) + 1):
+        h = [nodes[i] for i in chosen[:count]]
+        exact = exact_weights((Fraction(0), *h, *(-step for step in h)), n)
+        weights = np.zeros(len(nodes))
+        # Both sides together: half their difference, or their mean less f(x).
+        weights[chosen[:count]] = [2 * float(weight) for weight in exact[1 : count + 1]]
+        at_centre = float(exact[0])
+        rows.append(weights)
+        absolute.append(float(np.sum(np.abs(weights))) + abs(at_centre))
+        one = weights if kind == "odd" else weights / math.sqrt(2.0)
+        root.append(math.hypot(float(np.linalg.norm(one)), at_centre))
+    return Tableau(np.array(rows), np.array(absolute), np.array(root))
 
 
 class Steps(NamedTuple):
@@ -264,12 +316,19 @@ def judge(samples: Samples, ladder: Ladder, kind: str, n: int) -> Judged:
     is_window &= ~is_broken
 
     per_unit = _power(h, n)
-    fits = basis.fits(values, ladder.degrees) * (unit * per_unit)
-    terms = jnp.asarray(basis.terms[basis.first : ladder.degrees + 2], dtype)[:, None, None]
-    added = jnp.abs(terms * coefficients[basis.first : ladder.degrees + 2]) * (unit * jnp.abs(per_unit))
-    absolute, root = (
-        jnp.asarray(weights[basis.first - 1 : ladder.degrees], dtype)[:, None, None] for weights in (basis.absolute, basis.root)
-    )
+    if ladder.extrapolation == "polynomial" or kind == "side":
+        fits = basis.fits(values, ladder.degrees) * (unit * per_unit)
+        terms = jnp.asarray(basis.terms[basis.first : ladder.degrees + 2], dtype)[:, None, None]
+        added = jnp.abs(terms * coefficients[basis.first : ladder.degrees + 2]) * (unit * jnp.abs(per_unit))
+        absolute, root = (weights[basis.first - 1 : ladder.degrees] for weights in (basis.absolute, basis.root))
+    else:
+        tableau = tableau_for(kind, n, ladder.window, ladder.extrapolation)
+        table = _contract(tableau.weights, values) * (unit * per_unit)
+        # What two more eliminations change stands for all that is left, as two more degrees do for a fit.
+        fits, added = table[:-2], jnp.abs(jnp.diff(table, axis=0))
+        absolute, root = tableau.absolute[:-2], tableau.root[:-2]
+        misfit, is_resolved = misfit[: len(fits)], is_resolved[: len(fits)]
+    absolute, root = (jnp.asarray(weights, dtype)[:, None, None] for weights in (absolute, root))
     rounding = (absolute * floor + CAUTION * root * jnp.maximum(noise, misfit)) * jnp.abs(per_unit)
     bars = rounding + _OMITTED * (added[:-1] + added[1:]) + 4 * epsilon * jnp.abs(fits)
     bars = jnp.where(is_window & is_resolved & jnp.isfinite(bars) & jnp.isfinite(fits), bars, jnp.inf)

@@ -49,6 +49,8 @@ class Lines:
     """[P] positions outside which f is not evaluated."""
     is_direction: bool = False
     """Whether positions are multiples of a direction: steps below the rounding of ``scales`` then do not move x."""
+    extrapolation: str = "polynomial"
+    """How windows lead to a derivative; the quick look knows polynomials only."""
 
 
 def point_lines(x: jax.Array, scales: Any, bounds: Any) -> Lines:
@@ -96,7 +98,7 @@ def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) 
         n: order of the derivative.
         num_outputs: of f.
     """
-    ladder = Ladder.for_dtype(lines.centres.dtype)
+    ladder = Ladder.for_dtype(lines.centres.dtype, lines.extrapolation)
     count = lines.centres.size
     width = min(max(1, _LINES_AT_ONCE[1] // num_outputs), count)
 
@@ -106,7 +108,7 @@ def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) 
         return _conclude(values_at(index, positions), centre, steps, is_inside, ladder, n)
 
     def chunk(items: Any) -> Estimate:
-        if not _is_worth_a_look(n, count * num_outputs):
+        if not _is_worth_a_look(lines, n, num_outputs):
             return whole(items)
         index, centre, scale, bounds = items
         positions, is_inside = quick_positions(centre, scale, bounds, n)
@@ -129,9 +131,9 @@ def _merged(found: Estimate, is_enough: jax.Array, whole: Estimate) -> Estimate:
     return dataclasses.replace(merged, num_evals=jnp.where(is_enough[:, None], 0, whole.num_evals) + found.num_evals)
 
 
-def _is_worth_a_look(n: int, num_lanes: int) -> bool:
+def _is_worth_a_look(lines: Lines, n: int, num_outputs: int) -> bool:
     """Whether lines are sampled on one window first: for few of them, compiling that takes longer than it saves."""
-    return n == 1 and num_lanes >= _MANY[0]
+    return n == 1 and lines.extrapolation == "polynomial" and lines.centres.size * num_outputs >= _MANY[0]
 
 
 def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int, *, is_costly: bool = False) -> Estimate:
@@ -145,7 +147,7 @@ def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: i
         is_costly: whether f is called on the host, point by point; it is then not called for what is not asked for: lines that fill up a
             chunk, and positions out of bounds, which are handed over as NaN.
     """
-    ladder = Ladder.for_dtype(lines.centres.dtype)
+    ladder = Ladder.for_dtype(lines.centres.dtype, lines.extrapolation)
     count = lines.centres.size
     items = jax.tree.map(np.asarray, (lines.centres, lines.scales, lines.bounds))
     fields: dict[str, np.ndarray] = {}
@@ -164,7 +166,7 @@ def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: i
         return np.concatenate([values, np.repeat(values[:, :1], len(filled) - asked, axis=1)], axis=1)
 
     before: Any = 0
-    if _is_worth_a_look(n, count * num_outputs):
+    if _is_worth_a_look(lines, n, num_outputs):
         width = min(max(1, _MANY[1] // num_outputs), count)
         chunks = [left[start : start + width] for start in range(0, count, width)]
         looks = []

@@ -79,11 +79,11 @@ class Stencil:
 
 
 @functools.cache
-def exact_weights(offsets: tuple[int, ...], derivative: int) -> tuple[Fraction, ...]:
+def exact_weights(offsets: tuple[int | Fraction, ...], derivative: int) -> tuple[Fraction, ...]:
     """Weights of the highest accuracy order that the given points allow, by Fornberg's recursion in rational arithmetic.
 
     Args:
-        offsets: distinct whole numbers, at least ``derivative + 1`` of them.
+        offsets: distinct whole numbers or fractions, at least ``derivative + 1`` of them.
         derivative: order of the derivative.
 
     Returns:
@@ -97,7 +97,7 @@ def exact_weights(offsets: tuple[int, ...], derivative: int) -> tuple[Fraction, 
         ['1', '-2', '1']
     """
     if len(set(offsets)) != len(offsets) or len(offsets) <= derivative:
-        raise ValueError(f"offsets = {offsets}; expected at least {derivative + 1} distinct whole numbers")
+        raise ValueError(f"offsets = {offsets}; expected at least {derivative + 1} distinct whole numbers or fractions")
     # weights[m][k]: weight of point k in the formula for the m-th derivative on the points seen so far.
     weights = [[Fraction(0)] * len(offsets) for _ in range(derivative + 1)]
     weights[0][0] = Fraction(1)

@@ -254,6 +254,8 @@ class TrustRegionNewton:
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
         stop = jnp.where(is_saddle, Status.SADDLE_POINT, stop)
+        # On a straight line, as beside a kink, the model has no minimum that could be near.
+        stop = jnp.where(is_hessian_zero & ~is_small, Status.STALLED, stop)
         is_constant = has_moved & jnp.all(gradient == 0, axis=0) & is_hessian_zero
         stop = jnp.where(is_constant, Status.PLATEAU, stop)
         verdict = jnp.where(has_escape, Status.RUNNING, stop)

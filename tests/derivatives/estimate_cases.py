@@ -11,7 +11,7 @@ and a point where the function itself is not finite in the dtype, have none.
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -344,7 +344,9 @@ def load_cases(dtype: str, name: str = "first") -> list[Case]:
     return cases
 
 
-def estimates(dtype: str, name: str, orders: Sequence[int] = ORDERS, *, compiled: bool = False) -> dict[int, list[tuple[Case, Estimate]]]:
+def estimates(
+    dtype: str, name: str, orders: Sequence[int] = ORDERS, *, compiled: bool = False, extrapolation: str = "polynomial"
+) -> dict[int, list[tuple[Case, Estimate]]]:
     """Every case with its estimate, by order.
 
     Args:
@@ -353,7 +355,9 @@ def estimates(dtype: str, name: str, orders: Sequence[int] = ORDERS, *, compiled
         orders: of the derivatives.
         compiled: whether every function goes through ``jd.estimate`` by itself, which compiles it; otherwise functions run operation by
             operation, once for all orders, and what is judged is their values, all functions' together.
+        extrapolation: as in ``jd.Adaptive``.
     """
+    lines_of = lambda x: replace(point_lines(x, None, None), extrapolation=extrapolation)  # noqa: E731
     groups: dict[Any, list[Case]] = {}
     for case in load_cases(dtype, name):
         groups.setdefault(case.f, []).append(case)
@@ -364,10 +368,11 @@ def estimates(dtype: str, name: str, orders: Sequence[int] = ORDERS, *, compiled
     result = {}
     for n in orders:
         if compiled:
-            parts = [jd.estimate(f, x[owner == i], n) for i, f in enumerate(groups)]
+            scheme = jd.Adaptive(extrapolation=extrapolation)
+            parts = [jd.estimate(f, x[owner == i], n, scheme=scheme) for i, f in enumerate(groups)]
             found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         else:
-            found = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], estimate_lines_now(values_at, point_lines(x, None, None), n, 1))
+            found = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], estimate_lines_now(values_at, lines_of(x), n, 1))
         result[n] = [(case, jax.tree.map(lambda leaf, i=i: leaf[i], found)) for i, case in enumerate(cases)]
     return result
 

@@ -14,7 +14,7 @@ import pytest
 
 import jaxdiff as jd
 from jaxdiff.derivatives import lines
-from jaxdiff.derivatives.ladder import Ladder
+from jaxdiff.derivatives.ladder import OCTAVE, Ladder, tableau_for
 from jaxdiff.derivatives.quick import Quick
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -259,7 +259,7 @@ def test_precision_of_x_is_kept_without_64_bits() -> None:
         assert np.all(
             np.abs(np.asarray(found.value, np.float64) - 1 / np.cosh(np.float32([0.3, 1.0]).astype(np.float64)) ** 2) <= found.error
         )
-        with pytest.raises((TypeError, ValueError), match="float64"):
+        with pytest.warns(jd.PrecisionWarning, match="x is float64"):
             jd.estimate(jnp.tanh, np.float64(0.3))
 
 
@@ -312,3 +312,34 @@ def test_text_says_value_bar_and_status() -> None:
     assert text.startswith("Estimate(1.0 +- ")
     assert text.endswith(f", ok, {Ladder.for_dtype(jnp.dtype('float64')).num_evaluations} evaluations)")
     assert "kink, slopes -1 and 1" in repr(jd.estimate(jnp.abs, 0.0))
+
+
+@pytest.mark.parametrize("extrapolation", ["richardson", "ridders"])
+def test_tableaus_give_the_derivative_within_their_bars_and_name_kinks(extrapolation: str) -> None:
+    scheme = jd.Adaptive(extrapolation=extrapolation)
+    x = jnp.asarray([-1.3, 0.0, 0.7, 2.1])
+    found = jd.estimate(lambda x: jnp.exp(jnp.abs(x)), x, scheme=scheme)
+    exact = np.array([-math.exp(1.3), np.nan, math.exp(0.7), math.exp(2.1)])
+    assert [STATUS(int(status)).name for status in found.status] == ["OK", "KINK", "OK", "OK"]
+    smooth = np.array([0, 2, 3])
+    error = np.abs(np.asarray(found.value)[smooth] - exact[smooth])
+    assert np.all(error <= np.asarray(found.error)[smooth])
+    assert np.all(np.asarray(found.error)[smooth] <= 1e-10 * np.abs(exact[smooth]))
+
+
+@pytest.mark.parametrize("kind", ["odd", "even"])
+@pytest.mark.parametrize("extrapolation", ["richardson", "ridders"])
+def test_each_further_elimination_is_exact_for_one_more_power(extrapolation: str, kind: str) -> None:
+    n = 1 if kind == "odd" else 2
+    tableau = tableau_for(kind, n, 6, extrapolation)
+    h = np.array([2.0**-octave * node / OCTAVE[0] for octave in range(6) for node in OCTAVE])
+    for row, weights in enumerate(tableau.weights):
+        for k in range(row + 1):
+            # y is half the difference of x^p on both sides, or their mean: h^p, whose derivative at zero is n! for p = n and else zero.
+            power = n + 2 * k
+            assert weights @ h**power == pytest.approx(math.factorial(n) if k == 0 else 0.0, abs=1e-9 * tableau.absolute[row])
+
+
+def test_an_unknown_extrapolation_is_named() -> None:
+    with pytest.raises(ValueError, match=r"extrapolation = 'romberg'.*richardson"):
+        jd.Adaptive(extrapolation="romberg")
