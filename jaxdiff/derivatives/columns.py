@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 # What only moves entries about; the index of each entry goes through it as the entry itself would.
-_MOVES = {"slice", "squeeze", "reshape", "expand_dims", "transpose", "rev", "broadcast_in_dim", "split", "copy", "copy_p"}
+_MOVES = {"slice", "squeeze", "reshape", "expand_dims", "transpose", "rev", "broadcast_in_dim", "split", "unstack", "copy", "copy_p"}
 _CALLS = {"pjit", "jit", "closed_call"}
 
 
