@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from jaxdiff._root import root_scalar_batch as root_scalar_batch
     from jaxdiff._validation import PrecisionWarning as PrecisionWarning
     from jaxdiff.batch import BatchOptions as BatchOptions
+    from jaxdiff.batch_report import BatchReport as BatchReport
+    from jaxdiff.batch_report import WorstProblem as WorstProblem
     from jaxdiff.derivatives import Adaptive as Adaptive
     from jaxdiff.derivatives import Autodiff as Autodiff
     from jaxdiff.derivatives import ComplexStep as ComplexStep
@@ -86,6 +88,7 @@ _PUBLIC = {
     "jaxdiff._root": ("root", "root_batch", "root_scalar", "root_scalar_batch"),
     "jaxdiff._validation": ("PrecisionWarning",),
     "jaxdiff.batch": ("BatchOptions",),
+    "jaxdiff.batch_report": ("BatchReport", "WorstProblem"),
     "jaxdiff.derivatives": (
         "Adaptive",
         "Autodiff",

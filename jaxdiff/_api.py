@@ -272,6 +272,7 @@ def _run(
         jac=packing.unravel(outcome.gradient.T),
         nit=outcome.num_steps,
         nfev=outcome.num_evaluations,
+        steps_paid=outcome.steps_paid,
         status=outcome.status,
         success=is_success(outcome.status),
         optimality=max_norm(problem.projected(outcome.x, outcome.gradient)),

@@ -580,6 +580,7 @@ def _run_fit(
         jac=packing.unravel(outcome.gradient.T),
         nit=outcome.num_steps,
         nfev=outcome.num_evaluations,
+        steps_paid=outcome.steps_paid,
         status=outcome.status,
         success=is_success(outcome.status),
         optimality=max_norm(outcome.gradient if free is None else jnp.where(free, outcome.gradient, 0)),

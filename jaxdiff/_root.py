@@ -369,6 +369,7 @@ def _run(
         jac=None,
         nit=outcome.num_steps,
         nfev=outcome.num_evaluations,
+        steps_paid=outcome.steps_paid,
         status=outcome.status,
         success=is_success(outcome.status),
         optimality=max_norm(outcome.gradient),

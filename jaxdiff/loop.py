@@ -46,6 +46,8 @@ class Outcome:
         status: codes of `Status`, none of them RUNNING.
         num_steps: trials made.
         num_evaluations: evaluations of f.
+        steps_paid: steps that were run for the lane, those of waiting for others included, the evaluation of the start as one; the sum over
+            a batch is what was run. None where nobody counted.
     """
 
     x: LaneVector
@@ -54,6 +56,7 @@ class Outcome:
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
+    steps_paid: LaneFloat | None = None
 
     @classmethod
     def of(cls, state: Any) -> "Outcome":
@@ -119,8 +122,9 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
         state = step_running(problem, solver, state)
         return count + 1, state, _record(problem, trace, state, was_running)
 
-    _, state, trace = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state, trace))
-    return Outcome.of(state), None if trace is None else _in_order(trace, state.num_steps)
+    count, state, trace = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state, trace))
+    outcome = dataclasses.replace(Outcome.of(state), steps_paid=jnp.full(x.shape[-1:], count, jnp.float32))
+    return outcome, None if trace is None else _in_order(trace, state.num_steps)
 
 
 def solve_unrolled(problem: Minimize, solver: Solver, x: LaneVector, max_steps: int) -> tuple[Outcome, LaneVector, LaneFloat]:

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import html
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -11,6 +11,9 @@ from jax.core import Tracer
 
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import PyTree
+
+if TYPE_CHECKING:
+    from jaxdiff.batch_report import BatchReport
 
 
 class Status(enum.IntEnum):
@@ -115,6 +118,8 @@ class OptimizeResult:
             None without bounds.
         history: a `History`, where asked for.
         aux: what f returns beside its value at x, where ``has_aux``.
+        steps_paid: steps that the batch ran for each problem, the evaluation of its start, waiting for slower neighbours and idle lanes
+            included; `report` makes the straggler efficiency of it.
 
     Example:
         >>> import jaxdiff as jd
@@ -135,6 +140,7 @@ class OptimizeResult:
     at_bound: PyTree = None
     history: History | None = None
     aux: PyTree = None
+    steps_paid: Any = None
 
     @property
     def status_name(self) -> str:
@@ -164,6 +170,21 @@ class OptimizeResult:
         if not np.all(np.asarray(self.success)):
             raise OptimizationError(self.message)
         return self
+
+    def report(self, seconds: float | None = None, num_worst: int = 5) -> "BatchReport":
+        """How a batch went, to read, print or save; see `BatchReport`. Host only.
+
+        Args:
+            seconds: what the run took, by a clock of yours; the report then has the problems per second.
+            num_worst: how many of the worst problems to list.
+
+        Raises:
+            TypeError: under ``jit``, ``vmap`` or ``grad``.
+            ValueError: the result is of one problem; seconds is not positive; num_worst is negative.
+        """
+        from jaxdiff.batch_report import batch_report
+
+        return batch_report(self, seconds, num_worst)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python and NumPy values under the names of the fields, with ``status`` as its name and ``message`` beside it."""

@@ -31,6 +31,7 @@ class Engine:
         index: which problem each lane holds; the end of the queue where it holds none.
         next_problem: the first problem of the queue that no lane has taken yet.
         outcomes: outcomes of all problems, one row each.
+        num_rounds: rounds so far.
     """
 
     state: Any
@@ -38,6 +39,7 @@ class Engine:
     index: LaneInt
     next_problem: jax.Array
     outcomes: Outcome
+    num_rounds: jax.Array
 
 
 def solve_refill(
@@ -102,13 +104,16 @@ def solve_refill(
             return keep_lanes(~is_fresh, state, solver.init(bound(data), starts[held].T)), data
 
         state, data = jax.lax.cond(jnp.any(is_fresh), refill, lambda: (state, engine.data))
-        return Engine(state, data, index, jnp.minimum(engine.next_problem + jnp.sum(is_retired, dtype=jnp.int32), end), outcomes)
+        taken = jnp.minimum(engine.next_problem + jnp.sum(is_retired, dtype=jnp.int32), end)
+        return Engine(state, data, index, taken, outcomes, engine.num_rounds + 1)
 
     index = first + jnp.arange(lanes, dtype=jnp.int32)
     held = jnp.minimum(index, end - 1)
     data = [row[held] for row in rows]
     state = solver.init(bound(data), starts[held].T)
     empty = jax.tree.map(lambda lane: jnp.zeros((count, *lane.shape[:-1]), lane.dtype), Outcome.of(state))
-    engine = Engine(state, data, index, first + lanes, empty)
+    engine = Engine(state, data, index, first + lanes, empty, jnp.zeros((), jnp.int32))
     engine = jax.lax.while_loop(is_busy, round_of, engine)
-    return jax.tree.map(lambda all_rows: jnp.moveaxis(all_rows, 0, -1), engine.outcomes)
+    outcomes = jax.tree.map(lambda all_rows: jnp.moveaxis(all_rows, 0, -1), engine.outcomes)
+    share = engine.num_rounds.astype(jnp.float32) * (lanes * check_every / count)
+    return dataclasses.replace(outcomes, steps_paid=jnp.full(count, share))
