@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jaxdiff._fit import curve_fit_batch as curve_fit_batch
     from jaxdiff._fit import least_squares as least_squares
     from jaxdiff._fit import least_squares_batch as least_squares_batch
+    from jaxdiff._multistart import MultistartResult as MultistartResult
+    from jaxdiff._multistart import multistart as multistart
     from jaxdiff._progress import Progress as Progress
     from jaxdiff._root import root as root
     from jaxdiff._root import root_batch as root_batch
@@ -83,6 +85,7 @@ _SUBPACKAGES = ("derivatives", "diagnostics", "functions")
 
 _PUBLIC = {
     "jaxdiff._api": ("minimize", "minimize_batch"),
+    "jaxdiff._multistart": ("MultistartResult", "multistart"),
     "jaxdiff._progress": ("Progress",),
     "jaxdiff._fit": ("curve_fit", "curve_fit_batch", "least_squares", "least_squares_batch"),
     "jaxdiff._root": ("root", "root_batch", "root_scalar", "root_scalar_batch"),
