@@ -89,8 +89,8 @@ def minimize(
 
     Raises:
         TypeError: ``x0`` is not real, ``fun`` does not return a real scalar, an argument is of the wrong kind.
-        ValueError: an option out of range; ``x0`` without any number in it; bounds that cross, hold NaN or leave out ``x0``; a solver that
-            takes no bounds.
+        ValueError: an option out of range; ``x0`` without any number in it; bounds that cross, hold NaN or leave out ``x0``; bounds with a
+            solver of your own that takes none.
         OptimizationError: with ``throw``, if the solver did not succeed.
 
     Example:
@@ -219,7 +219,7 @@ def _solve(
 ) -> OptimizeResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     solver = _check_solver(solver)
-    check_takes_bounds(problem, solver, "BFGS(), Newton(), GradientDescent() or an optax transformation")
+    check_takes_bounds(problem, solver, "one with takes_bounds = True, such as BFGS()")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     check_choice(differentiation, "differentiation", ("implicit", "unrolled"))

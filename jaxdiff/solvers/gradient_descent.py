@@ -21,7 +21,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import CURVATURE, StrongBracket, is_sufficient_decrease, shortened
-from jaxdiff.solvers.path import Path
+from jaxdiff.solvers.path import Path, at_stop
 
 NONMONOTONE = 0.85
 """eta of the mean of the last values: 0 lets f fall only, 1 takes the mean of all of them (Zhang and Hager's own constant)."""
@@ -169,6 +169,7 @@ class GradientDescent:
         slope, trial_slope = path.mean_slope, dot(trial_gradient, path.moving)
         is_low = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, state.step_size)
         bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, slope, trial_slope, CURVATURE)
+        bracket, is_accepted = at_stop(path, bracket, is_accepted, is_low, state.step_size)
         is_start = state.num_steps < 0
         is_accepted = jnp.where(is_start, is_finite, is_accepted)
         # The first trial promises the decrease of the last step (Nocedal and Wright, equation 3.60).

@@ -9,7 +9,8 @@ twice and not four times: once for S g and Y g, once for the direction.
 
 Source: Byrd, Nocedal and Schnabel, Representations of quasi-Newton matrices and their use in limited memory methods, Math. Program. 63
 (1994) 129-156, theorem 2.2 and section 3; Nocedal and Wright, Numerical Optimization (2006), section 7.2. Keeping R^-1 in place of R, so
-that the ring is never put in order, is our own. The line search is that of `bfgs`.
+that the ring is never put in order, is our own. The line search is that of `bfgs`. Between bounds H_k is that of the parameters that may
+move, as in Kim, Sra and Dhillon, SIAM J. Sci. Comput. 32 (2010) 3548-3563: inner products are with the gradient of these alone.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
+from jaxdiff.solvers.path import Path, among_free, open_ways
 
 
 @pytree_dataclass
@@ -66,7 +68,13 @@ class Pairs:
         return dataclasses.replace(Pairs.none(self.curvature.shape[0], self.curvature), slot=self.slot)
 
     def moved(
-        self, is_stored: LaneBool, curvature: LaneFloat, change_squared: LaneFloat, along_steps: LaneVector, along_changes: LaneVector
+        self,
+        is_stored: LaneBool,
+        curvature: LaneFloat,
+        change_squared: LaneFloat,
+        along_steps: LaneVector,
+        along_changes: LaneVector,
+        with_change: tuple[LaneVector, LaneVector] | None = None,
     ) -> "Pairs":
         """At a new gradient, with a new pair in the slot where ``is_stored``.
 
@@ -79,6 +87,7 @@ class Pairs:
             change_squared: its y'y.
             along_steps: s'g of every pair, the new one included, at the new gradient.
             along_changes: y'g likewise.
+            with_change: s'y and y'y of every old pair with the new y; None where y is the change of the very gradients.
         """
         memory = along_steps.shape[0]
         is_next = jnp.arange(memory)[:, None] == self.slot
@@ -89,8 +98,10 @@ class Pairs:
         is_held = is_new | (jnp.einsum("iil->il", rest) != 0)
         along_steps, along_changes = jnp.where(is_held, along_steps, 0), jnp.where(is_held, along_changes, 0)
         # s_i'y of the new y is s_i'g_new - s_i'g_old: its rounding is that of y itself.
-        along_new = along_steps - self.along_steps
-        gram_new = jnp.where(is_new, change_squared, along_changes - self.along_changes)
+        along_new, gram_new = along_steps - self.along_steps, along_changes - self.along_changes
+        if with_change is not None:
+            along_new, gram_new = (jnp.where(is_held & ~is_new, products, 0) for products in with_change)
+        gram_new = jnp.where(is_new, change_squared, gram_new)
         guarded = jnp.where(is_stored, curvature, 1)
         column = jnp.where(is_new, 1 / guarded, -matvec(rest, along_new) / guarded)
         return Pairs(
@@ -180,6 +191,7 @@ class LBFGS:
 
     name: ClassVar[str] = "lbfgs"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    takes_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count(self.memory, "memory", minimum=1)
@@ -206,42 +218,44 @@ class LBFGS:
     def step(self, problem: Minimize, state: LBFGSState) -> LBFGSState:
         """See `base.Solver`."""
         is_start = state.num_steps < 0
-        step_size, slope = state.bracket.trial, state.slope
-        displacement = step_size * state.direction
-        trial_x = state.x + displacement
+        step_size = state.bracket.trial
+        path = Path.along(problem, state.x, state.gradient, state.direction, step_size)
+        # Without bounds the state's own: reading it saves a pass over two vectors.
+        slope = path.mean_slope if problem.is_bounded else state.slope
+        trial_x, displacement = path.x, path.displacement
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         # Finite where the trial's gradient is, and computed here so that the old gradient is read before it is written over.
         change = trial_gradient - state.gradient
         is_finite = is_all_finite(trial_x, trial_value, change)
-        trial_slope = dot(trial_gradient, state.direction)
+        trial_slope = dot(trial_gradient, path.moving)
         is_low = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, step_size)
         bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, slope, trial_slope)
+        if problem.is_bounded:
+            trial = path.not_past_first_stop(step_size, bracket.trial)
+            bracket = dataclasses.replace(bracket, trial=jnp.where(is_low, bracket.trial, trial))
         is_moved = is_accepted & ~is_start
         is_accepted = is_accepted | (is_start & is_finite)
 
-        curvature, change_squared = step_size * (trial_slope - slope), dot(change, change)
-        is_new = is_moved & (curvature > -machine_epsilon(state.x.dtype) * step_size * slope) & (change_squared < jnp.inf)
         new = (trial_x, trial_value, trial_gradient)
         x, value, gradient = select_lanes(is_accepted | is_start, new, (state.x, state.value, state.gradient))
-        in_slot = (jnp.arange(self.memory)[:, None] == state.pairs.slot) & is_new
-        along_steps = jnp.where(in_slot, step_size * trial_slope, _products(state.steps, gradient))
-        along_changes = jnp.where(in_slot, dot(change, trial_gradient), _products(state.changes, gradient))
-        pairs = state.pairs.moved(is_new, curvature, change_squared, along_steps, along_changes)
-        direction = _direction(state, pairs, gradient, in_slot, displacement, change)
+        learnt = _Learnt.of(problem, state, path, trial_gradient, change, trial_slope, is_moved, x, gradient)
+        is_new, change, reduced, pairs = learnt.is_new, learnt.change, learnt.reduced, learnt.pairs
+        direction = _direction(state, pairs, reduced, learnt.in_slot, displacement, change)
+        direction = open_ways(problem, x, among_free(learnt.free, direction))
         direction = jnp.where(is_accepted, direction, state.direction)
-        slope = jnp.where(is_accepted, dot(gradient, direction), slope)
+        slope = jnp.where(is_accepted, dot(gradient, direction), state.slope)
 
         # Where the line is exhausted, or leads nowhere, the pairs may be to blame: once more along the gradient, and then no more.
         is_stuck = ~is_accepted & ~is_start & _is_exhausted(x, state, bracket)
         is_restarted = (is_stuck & ~state.is_fresh) | (is_accepted & ~(slope < 0))
         pairs = select_lanes(is_restarted, pairs.forgotten(), pairs)
         is_fresh = (state.is_fresh & ~is_new) | is_restarted
-        direction = jnp.where(is_restarted, -gradient, direction)
+        direction = jnp.where(is_restarted, -reduced, direction)
         one = jnp.ones_like(step_size)
         # Nothing is known of the curvature then: the first trial moves no coordinate by more than one.
         gentle, slope = jax.lax.cond(
             jnp.any(is_fresh),
-            lambda: (safe_divide(one, max_norm(gradient), otherwise=1.0), jnp.where(is_restarted, -dot(gradient, gradient), slope)),
+            lambda: (safe_divide(one, max_norm(reduced), otherwise=1.0), jnp.where(is_restarted, -dot(reduced, reduced), slope)),
             lambda: (one, slope),
         )
         fresh = Bracket.fresh(jnp.where(is_fresh, jnp.minimum(gentle, 1), one))
@@ -255,7 +269,7 @@ class LBFGS:
         failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(trial_gradient, self.gtol)
+        is_converged = is_accepted & is_gradient_small(problem.projected(trial_x, trial_gradient), self.gtol)
         return LBFGSState(
             x=x,
             value=value,
@@ -271,6 +285,61 @@ class LBFGS:
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
         )
+
+
+@pytree_dataclass
+class _Learnt:
+    """What a trial has taught of the curvature, and what the next direction needs.
+
+    Attributes:
+        is_new: whether there is a new pair.
+        in_slot: its place in the ring, ``[m, lanes]``.
+        change: its y, 0 in parameters that a bound held.
+        free: which parameters may move at the new point; None without bounds.
+        reduced: the new gradient, 0 in parameters that a bound holds.
+        pairs: the pairs at the new point.
+    """
+
+    is_new: LaneBool
+    in_slot: jax.Array
+    change: LaneVector
+    free: jax.Array | None
+    reduced: LaneVector
+    pairs: Pairs
+
+    @classmethod
+    def of(
+        cls,
+        problem: Minimize,
+        state: LBFGSState,
+        path: Path,
+        trial_gradient: LaneVector,
+        change: LaneVector,
+        trial_slope: LaneFloat,
+        is_moved: LaneBool,
+        x: LaneVector,
+        gradient: LaneVector,
+    ) -> "_Learnt":
+        """From a trial; ``x`` and ``gradient`` are those of the point that the lane goes on from."""
+        step_size, slope, step = state.bracket.trial, path.slope if problem.is_bounded else state.slope, path.displacement
+        free = problem.free(x, gradient)
+        reduced = among_free(free, gradient)
+        if problem.is_bounded:
+            change = among_free(problem.free(state.x, state.gradient), change)
+            curvature, along = dot(step, change), dot(step, reduced)
+        else:
+            # From slopes that are known: no further pass over vectors.
+            curvature, along = step_size * (trial_slope - slope), step_size * trial_slope
+        change_squared = dot(change, change)
+        is_new = is_moved & (curvature > -machine_epsilon(x.dtype) * step_size * slope) & (change_squared < jnp.inf)
+        in_slot = (jnp.arange(state.steps.shape[0])[:, None] == state.pairs.slot) & is_new
+        along_steps = jnp.where(in_slot, along, _products(state.steps, reduced))
+        along_changes = jnp.where(
+            in_slot, dot(change, reduced if problem.is_bounded else trial_gradient), _products(state.changes, reduced)
+        )
+        with_change = (_products(state.steps, change), _products(state.changes, change)) if problem.is_bounded else None
+        pairs = state.pairs.moved(is_new, curvature, change_squared, along_steps, along_changes, with_change)
+        return cls(is_new, in_slot, change, free, reduced, pairs)
 
 
 def _is_exhausted(x: LaneVector, state: LBFGSState, bracket: Bracket) -> LaneBool:

@@ -18,12 +18,13 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes, smallest_eigenpairs, solve, solve_modified
+from jaxdiff.linalg import dot, is_all_finite, matvec, select_lanes, solve, solve_modified
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, rounding_of, shortened
-from jaxdiff.solvers.path import Path, among_free, open_ways
+from jaxdiff.solvers.path import Path, among_movable, open_ways, with_identity
+from jaxdiff.solvers.saddle import probe_null_vectors
 
 
 @pytree_dataclass
@@ -143,7 +144,8 @@ class Newton:
     ) -> "tuple[LaneVector, LaneBool, LaneInt, LaneInt]":
         """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
         is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
-        hessian, reduced, is_movable, is_weak = _reduced(problem, x, gradient, hessian, self.gtol)
+        is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol)
+        hessian = with_identity(is_movable, hessian)
         direction, is_definite = _newton_direction(hessian, -reduced)
         direction = open_ways(problem, x, direction)
         promised = -dot(gradient, direction) / 2
@@ -158,7 +160,7 @@ class Newton:
         is_doubtful = is_flat & ~is_definite & is_all_finite(gradient, hessian)
         escape, has_escape, is_saddle = jax.lax.cond(
             jnp.any(is_doubtful),
-            lambda: _probe_null_vectors(*jax.lax.stop_gradient((problem, x, value, hessian)), is_movable),
+            lambda: probe_null_vectors(*jax.lax.stop_gradient((problem, x, value, hessian)), is_movable),
             lambda: (jnp.zeros_like(x), jnp.zeros_like(is_small), jnp.zeros_like(is_small)),
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
@@ -203,55 +205,3 @@ def _newton_direction_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -
     guarded = jnp.where(is_definite, hessian, jnp.eye(rhs.shape[0], dtype=rhs.dtype)[..., None])
     change = jnp.where(is_definite, rhs_dot - matvec(hessian_dot, direction), 0)
     return (direction, is_definite), (solve(guarded, change), np.zeros(is_definite.shape, jax.dtypes.float0))
-
-
-def _reduced(
-    problem: Minimize, x: LaneVector, gradient: LaneVector, hessian: LaneMatrix, gtol: Any
-) -> "tuple[LaneMatrix, LaneVector, jax.Array | None, LaneBool]":
-    """Hessian and gradient among the parameters that may move, rows of the identity in place of the others.
-
-    A parameter on a bound whose gradient is no larger than gtol is not held: only so is a maximum on a bound seen for what it is.
-
-    Returns:
-        Hessian, gradient, which parameters may move (None without bounds), and whether one of them lies on a bound.
-    """
-    free = problem.free(x, gradient)
-    if free is None:
-        return hessian, gradient, None, jnp.zeros(x.shape[-1], bool)
-    lower, upper = problem.limits
-    is_movable = (lower < upper) & (free | (jnp.abs(gradient) <= gtol))
-    is_weak = jnp.any(is_movable & ((x <= lower) | (x >= upper)), axis=0)
-    identity = jnp.eye(x.shape[0], dtype=x.dtype)[..., None]
-    hessian = jnp.where(is_movable[:, None] & is_movable[None], hessian, identity)
-    return hessian, jnp.where(is_movable, gradient, 0), is_movable, is_weak
-
-
-def _probe_null_vectors(
-    problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix, is_movable: jax.Array | None
-) -> "tuple[LaneVector, LaneBool, LaneBool]":
-    """Try f along every eigenvector, both ways, near and far.
-
-    Returns:
-        The displacement with the lowest f, whether it lowers f beyond rounding, and whether the Hessian has clearly negative curvature.
-    """
-    epsilon = machine_epsilon(x.dtype)
-    size = jnp.maximum(jnp.abs(x), 1)
-    largest = jnp.max(jnp.abs(hessian), axis=(0, 1))
-    scaled = hessian / jnp.where(largest > 0, largest, 1)
-    scaled = jnp.where(jnp.all(jnp.isfinite(scaled), axis=(0, 1)), scaled, 0)
-    eigenvalues, eigenvectors = smallest_eigenpairs(scaled)
-    # Short enough for a third-order term to show above rounding, (eps^(1/4))^3 > eps; and far enough to look over the rim of a plateau.
-    reaches = jnp.array([epsilon**0.25, 0.01, 0.1, 1.0], x.dtype)
-
-    def probe(k: jax.Array, best: tuple[LaneVector, LaneFloat]) -> tuple[LaneVector, LaneFloat]:
-        vector = among_free(is_movable, jax.lax.dynamic_index_in_dim(eigenvectors, k // 8, axis=1, keepdims=False))
-        reach = reaches[(k // 2) % 4] * jnp.where(k % 2 == 0, 1, -1).astype(x.dtype)
-        length = max_norm(vector / size)
-        displacement = vector * (reach / jnp.where(length > 0, length, 1))
-        trial = problem.value(problem.project(x + displacement))
-        return select_lanes(trial < best[1], (displacement, trial), best)
-
-    displacement, lowest = jax.lax.fori_loop(0, 8 * x.shape[0], probe, (jnp.zeros_like(x), value))
-    has_escape = lowest < value - 10 * epsilon * jnp.abs(value)
-    is_saddle = eigenvalues[0] < -(epsilon ** (2 / 3))
-    return displacement, has_escape, is_saddle

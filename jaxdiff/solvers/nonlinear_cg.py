@@ -5,7 +5,8 @@
     Hager-Zhang:     beta = max((y - 2 p y'y / p'y)'g_{k+1} / p'y, -1 / (|p| min(0.01, |g_k|)))
 
 Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 5.4, equations 5.45, 5.49 and 5.52, and 3.60 for the first trial of a
-line; Hager and Zhang, SIAM J. Optim. 16 (2005) 170-192, equations 1.3 and 1.6.
+line; Hager and Zhang, SIAM J. Optim. 16 (2005) 170-192, equations 1.3 and 1.6. Between bounds the parameters that may move do so along
+conjugate directions, begun anew whenever others may move; so do the inner iterations of Moré and Toraldo, SIAM J. Optim. 1 (1991) 93-113.
 """
 
 from typing import Any, ClassVar, Literal
@@ -21,6 +22,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import StrongBracket, is_sufficient_decrease
+from jaxdiff.solvers.path import Path, among_free, at_stop
 
 CURVATURE = 0.1
 """c_2 of the line search: conjugate directions need a nearly exact one (Nocedal and Wright, section 5.2)."""
@@ -92,6 +94,7 @@ class NonlinearCG:
 
     name: ClassVar[str] = "nonlinear_cg"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    takes_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice(self.formula, "formula", ("hager_zhang", "polak_ribiere"))
@@ -115,39 +118,51 @@ class NonlinearCG:
     def step(self, problem: Minimize, state: NonlinearCGState) -> NonlinearCGState:
         """See `base.Solver`."""
         is_start = state.num_steps < 0
-        step_size, slope = state.bracket.trial, state.slope
-        trial_x = state.x + step_size * state.direction
+        step_size = state.bracket.trial
+        path = Path.along(problem, state.x, state.gradient, state.direction, step_size)
+        slope, trial_x = path.mean_slope if problem.is_bounded else state.slope, path.x
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         change = trial_gradient - state.gradient
         is_finite = is_all_finite(trial_x, trial_value, change)
-        trial_slope = dot(trial_gradient, state.direction)
+        trial_slope = dot(trial_gradient, path.moving)
         is_low = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, step_size)
         bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, slope, trial_slope, CURVATURE)
+        bracket, is_accepted = at_stop(path, bracket, is_accepted, is_low, step_size)
         is_accepted = jnp.where(is_start, is_finite, is_accepted)
         new = (trial_x, trial_value, trial_gradient)
         x, value, gradient = select_lanes(is_accepted | is_start, new, (state.x, state.value, state.gradient))
 
-        beta = jnp.where(is_start, 0, self._beta(state, trial_gradient, change, trial_slope))
-        conjugate = beta * state.direction - gradient
-        new_slope = dot(gradient, conjugate)
+        free = problem.free(x, gradient)
+        reduced = among_free(free, gradient)
+        was_free = problem.free(state.x, state.gradient)
+        before = among_free(was_free, state.gradient)
+        beta = self._beta(state, before, among_free(free, trial_gradient), among_free(free, change), trial_slope)
+        has_changed = jnp.zeros_like(is_start)
+        if problem.is_bounded:
+            # Directions are conjugate among the same parameters only, and the last step says nothing of those that move now.
+            has_changed = jnp.any((free != was_free) | (path.moving != path.direction), axis=0)
+            beta = jnp.where(has_changed, 0, beta)
+        beta = jnp.where(is_start, 0, beta)
+        conjugate = beta * state.direction - reduced
+        new_slope = dot(reduced, conjugate)
         epsilon = machine_epsilon(x.dtype)
         is_still = jnp.all(bracket.trial * jnp.abs(state.direction) <= epsilon * jnp.abs(x), axis=0) | (bracket.trial <= epsilon**2)
-        is_stuck = ~is_accepted & ~is_start & (is_still | ~(slope < 0))
+        is_stuck = ~is_accepted & ~is_start & (is_still | ~(state.slope < 0))
         is_restarted = (is_stuck & ~state.is_fresh) | (is_accepted & ~(is_finite & (beta != 0) & (new_slope < 0)))
-        direction = jnp.where(is_restarted, -gradient, jnp.where(is_accepted, conjugate, state.direction))
-        slope = jnp.where(is_restarted, -dot(gradient, gradient), jnp.where(is_accepted, new_slope, slope))
+        direction = jnp.where(is_restarted, -reduced, jnp.where(is_accepted, conjugate, state.direction))
+        slope = jnp.where(is_restarted, -dot(reduced, reduced), jnp.where(is_accepted, new_slope, state.slope))
 
         # The first trial promises the decrease of the last step; nothing is known at the start, where no coordinate moves by more than one.
-        gentle = jnp.minimum(safe_divide(jnp.ones_like(step_size), max_norm(gradient), otherwise=1.0), 1)
+        gentle = jnp.minimum(safe_divide(jnp.ones_like(step_size), max_norm(reduced), otherwise=1.0), 1)
         likely = jnp.minimum(safe_divide(step_size * state.slope, slope, otherwise=1.0), 10 * step_size)
-        first = jnp.where(is_start | is_stuck | ~(likely > 0), gentle, likely)
+        first = jnp.where(is_start | is_stuck | has_changed | ~(likely > 0), gentle, likely)
         fresh = StrongBracket.fresh(first, value, slope)
         bracket = select_lanes(is_accepted | is_restarted, fresh, bracket)
 
         failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(trial_gradient, self.gtol)
+        is_converged = is_accepted & is_gradient_small(problem.projected(trial_x, trial_gradient), self.gtol)
         return NonlinearCGState(
             x=x,
             value=value,
@@ -161,9 +176,11 @@ class NonlinearCG:
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
         )
 
-    def _beta(self, state: NonlinearCGState, trial_gradient: LaneVector, change: LaneVector, trial_slope: LaneFloat) -> LaneFloat:
-        """How much of the last direction stays; 0 starts anew."""
-        squared = dot(state.gradient, state.gradient)
+    def _beta(
+        self, state: NonlinearCGState, before: LaneVector, trial_gradient: LaneVector, change: LaneVector, trial_slope: LaneFloat
+    ) -> LaneFloat:
+        """How much of the last direction stays; 0 starts anew. ``before`` is the gradient at the start of the line."""
+        squared = dot(before, before)
         overlap = dot(trial_gradient, change)
         if self.formula == "polak_ribiere":
             beta = jnp.maximum(safe_divide(overlap, squared), 0)

@@ -9,14 +9,18 @@ step tries that one too, and there the parameter lies on its bound to the last b
 step creeps towards a bound without arriving.
 """
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import LaneFloat, LaneVector
+from jaxdiff._types import LaneBool, LaneFloat, LaneMatrix, LaneVector
 from jaxdiff.linalg import dot
 from jaxdiff.problem import Minimize
+from jaxdiff.solvers.line_search import StrongBracket
 
 
 @pytree_dataclass
@@ -67,6 +71,20 @@ class Path:
         return jnp.where(self.first_stop < tried, jnp.maximum(shorter, self.first_stop), shorter)
 
 
+def at_stop(
+    path: Path, bracket: StrongBracket, is_accepted: LaneBool, is_low: LaneBool, tried: LaneFloat
+) -> tuple[StrongBracket, LaneBool]:
+    """What a strong Wolfe search does at bounds: a trial that meets one needs to lower f only, and one beyond it goes back to it first.
+
+    The slope along the way jumps at a bound, so that its smallest f may have no flat slope at all.
+    """
+    if path.first_stop is None:
+        return bracket, is_accepted
+    has_met = jnp.any((path.moving != path.direction), axis=0)
+    trial = jnp.where(is_low, bracket.trial, path.not_past_first_stop(tried, bracket.trial))
+    return dataclasses.replace(bracket, trial=trial), is_accepted | (is_low & has_met)
+
+
 def open_ways(problem: Minimize, x: LaneVector, direction: LaneVector) -> LaneVector:
     """The direction, 0 where it leads out of a bound on which the parameter lies, or where it is fixed."""
     if not problem.is_bounded:
@@ -74,6 +92,31 @@ def open_ways(problem: Minimize, x: LaneVector, direction: LaneVector) -> LaneVe
     lower, upper = problem.limits
     is_open = jnp.where(direction < 0, x > lower, x < upper)
     return jnp.where(is_open & (lower < upper), direction, 0)
+
+
+def among_movable(problem: Minimize, x: LaneVector, gradient: LaneVector, gtol: Any) -> tuple[jax.Array | None, LaneVector, LaneBool]:
+    """Which parameters a second-order method may move, the gradient of these, and whether one of them lies on a bound.
+
+    A parameter on a bound whose gradient is no larger than gtol is not held: only so is a maximum on a bound seen for what it is.
+
+    Returns:
+        The mask, None without bounds; the gradient, 0 elsewhere; and the last, per lane.
+    """
+    free = problem.free(x, gradient)
+    if free is None:
+        return None, gradient, jnp.zeros(x.shape[-1], bool)
+    lower, upper = problem.limits
+    is_movable = (lower < upper) & (free | (jnp.abs(gradient) <= gtol))
+    is_weak = jnp.any(is_movable & ((x <= lower) | (x >= upper)), axis=0)
+    return is_movable, jnp.where(is_movable, gradient, 0), is_weak
+
+
+def with_identity(is_movable: jax.Array | None, matrix: LaneMatrix) -> LaneMatrix:
+    """The matrix, rows and columns of the identity in place of those of parameters that may not move."""
+    if is_movable is None:
+        return matrix
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)[..., None]
+    return jnp.where(is_movable[:, None] & is_movable[None], matrix, identity)
 
 
 def among_free(free: jax.Array | None, vector: LaneVector) -> LaneVector:

@@ -7,10 +7,13 @@ from jaxdiff._numerics import machine_epsilon
 from jaxdiff._types import LaneBool, LaneFloat, LaneMatrix, LaneVector
 from jaxdiff.linalg import max_norm, select_lanes, smallest_eigenpairs
 from jaxdiff.problem import Minimize
+from jaxdiff.solvers.path import among_free
 
 
-def probe_null_vectors(problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix) -> tuple[LaneVector, LaneBool, LaneBool]:
-    """Try f along every eigenvector, both ways, near and far.
+def probe_null_vectors(
+    problem: Minimize, x: LaneVector, value: LaneFloat, hessian: LaneMatrix, is_movable: jax.Array | None = None
+) -> tuple[LaneVector, LaneBool, LaneBool]:
+    """Try f along every eigenvector, both ways, near and far; between bounds along those of the parameters that may move.
 
     Returns:
         The displacement with the lowest f, whether it lowers f beyond rounding, and whether the Hessian has clearly negative curvature.
@@ -25,10 +28,11 @@ def probe_null_vectors(problem: Minimize, x: LaneVector, value: LaneFloat, hessi
     reaches = jnp.array([epsilon**0.25, 0.01, 0.1, 1.0], x.dtype)
 
     def probe(k: jax.Array, best: tuple[LaneVector, LaneFloat]) -> tuple[LaneVector, LaneFloat]:
-        vector = jax.lax.dynamic_index_in_dim(eigenvectors, k // 8, axis=1, keepdims=False)
+        vector = among_free(is_movable, jax.lax.dynamic_index_in_dim(eigenvectors, k // 8, axis=1, keepdims=False))
         reach = reaches[(k // 2) % 4] * jnp.where(k % 2 == 0, 1, -1).astype(x.dtype)
-        displacement = vector * (reach / max_norm(vector / size))
-        trial = problem.value(x + displacement)
+        length = max_norm(vector / size)
+        displacement = vector * (reach / jnp.where(length > 0, length, 1))
+        trial = problem.value(problem.project(x + displacement))
         return select_lanes(trial < best[1], (displacement, trial), best)
 
     displacement, lowest = jax.lax.fori_loop(0, 8 * x.shape[0], probe, (jnp.zeros_like(x), value))

@@ -4,13 +4,17 @@ The judgement is that of Nocedal and Wright, Numerical Optimization (2006), algo
 gone flat to rounding is our own: there the decrease is taken from the gradients at both ends.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._types import LaneBool, LaneFloat, LaneVector
 from jaxdiff.linalg import dot
+from jaxdiff.problem import Minimize
 from jaxdiff.solvers.line_search import rounding_of, shortened
+from jaxdiff.solvers.path import Path
 
 ACCEPT, POOR, GOOD = 1e-4, 0.25, 0.75
 """Gain ratios from which a step is taken, from which the region keeps its size, and from which it may grow."""
@@ -33,7 +37,8 @@ def gain_ratio(
     """
     is_flat = jnp.abs(trial_value - value) <= rounding_of(value)
     actual = jnp.where(is_flat, -(slope + trial_slope) / 2, value - trial_value)
-    ratio = safe_divide(actual, predicted, otherwise=-1.0)
+    # A model that promises nothing, as rounding may make of one between bounds, is a poor one.
+    ratio = jnp.where(predicted > 0, safe_divide(actual, predicted, otherwise=-1.0), -1.0).astype(actual.dtype)
     return ratio, (predicted > 0) & (ratio >= ACCEPT)
 
 
@@ -53,6 +58,34 @@ def next_radius(
     shorter = length * shortened(jnp.ones_like(length), value, trial_value, slope)
     kept = jnp.where((ratio > GOOD) & (length >= 0.8 * radius), 2 * length, radius)
     return jnp.where(ratio >= POOR, jnp.maximum(kept, radius), shorter)
+
+
+def between_bounds(
+    problem: Minimize, x: LaneVector, gradient: LaneVector, step: LaneVector, predict: Callable[[LaneVector], LaneFloat]
+) -> tuple[LaneVector, LaneFloat]:
+    """The step of a region brought between bounds: bent along them, or ended at the first, whichever lowers the model more.
+
+    Along the step the model falls all the way, so that ending it early still gains; bending it may not, but lets many parameters arrive at
+    their bounds in one step.
+
+    Args:
+        problem: with the bounds; without them the step is returned as it is.
+        x: from where.
+        gradient: there.
+        step: of the region; 0 for parameters that are held.
+        predict: the decrease that the model promises of a step.
+
+    Returns:
+        The step and the decrease.
+    """
+    one = jnp.ones(x.shape[-1], x.dtype)
+    bent = Path.along(problem, x, gradient, step, one)
+    if bent.first_stop is None:
+        return step, predict(step)
+    ended = Path.along(problem, x, gradient, step, jnp.minimum(bent.first_stop, one)).displacement
+    by_bent, by_ended = predict(bent.displacement), predict(ended)
+    is_bent = by_bent >= by_ended
+    return jnp.where(is_bent, bent.displacement, ended), jnp.where(is_bent, by_bent, by_ended)
 
 
 def solve_in_ball(eigenvalues: LaneVector, gradient: LaneVector, radius: LaneFloat) -> tuple[LaneVector, LaneFloat, LaneBool]:

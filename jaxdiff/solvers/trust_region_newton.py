@@ -6,7 +6,8 @@ D_k^2 is the diagonal of the Hessian in absolute value, or half its last value w
 not matter.
 
 Sources: Nocedal and Wright, Numerical Optimization (2006), algorithm 4.1; Moré and Sorensen, SIAM J. Sci. Stat. Comput. 4 (1983) 553-572.
-The scaling and the first radius are our own, the test for saddles is that of `newton`.
+The scaling and the first radius are our own, the test for saddles is that of `newton`. Between bounds the model is that of the parameters
+that may move, and its step is brought between them; see `trust_region.between_bounds`.
 """
 
 from typing import Any, ClassVar
@@ -22,8 +23,9 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import rounding_of
+from jaxdiff.solvers.path import Path, among_free, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
-from jaxdiff.solvers.trust_region import gain_ratio, next_radius, solve_in_ball
+from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius, solve_in_ball
 
 MEMORY_OF_SCALE = 0.5
 """Least fraction of its last value that a parameter's scale may fall to; 1 keeps the largest scale for ever."""
@@ -46,16 +48,17 @@ class Model:
     slopes: LaneVector
 
     @classmethod
-    def of(cls, gradient: LaneVector, hessian: LaneMatrix, last_scale: LaneVector) -> "Model":
-        """The model of a gradient and a Hessian; what is not finite makes a model of zeros."""
+    def of(cls, gradient: LaneVector, hessian: LaneMatrix, last_scale: LaneVector, is_movable: jax.Array | None = None) -> "Model":
+        """The model of a gradient and a Hessian among the parameters that may move; what is not finite makes a model of zeros."""
         is_usable = is_all_finite(gradient, hessian)
+        gradient = among_free(is_movable, gradient)
         root = jnp.sqrt(jnp.abs(jnp.einsum("iil->il", hessian)))
         largest = jnp.max(root, axis=0)
         # A curvature that passes through zero must not open the region without end: the scale falls by half at most.
         scale = jnp.maximum(root, MEMORY_OF_SCALE * last_scale)
         scale = jnp.where(scale > 0, scale, jnp.where(largest > 0, largest, 1))
         scale = jnp.where(is_usable, scale, 1)
-        scaled = jnp.where(is_usable, hessian / scale[:, None] / scale[None], 0)
+        scaled = jnp.where(is_usable, with_identity(is_movable, hessian / scale[:, None] / scale[None]), 0)
         eigenvalues, eigenvectors = smallest_eigenpairs(scaled)
         slopes = matvec(jnp.swapaxes(eigenvectors, 0, 1), jnp.where(is_usable, gradient / scale, 0))
         return cls(scale, eigenvalues, eigenvectors, slopes)
@@ -74,6 +77,11 @@ class Model:
     def unscaled(self, along: LaneVector) -> LaneVector:
         """A step in the parameters, from its components along the eigenvectors."""
         return matvec(self.eigenvectors, along) / self.scale
+
+    def promise(self, step: LaneVector) -> LaneFloat:
+        """The decrease of the model at a step in the parameters."""
+        along = matvec(jnp.swapaxes(self.eigenvectors, 0, 1), self.scale * step)
+        return -dot(along, self.slopes + self.eigenvalues * along / 2)
 
     def length(self, step: LaneVector) -> LaneFloat:
         """The norm of the region."""
@@ -145,6 +153,7 @@ class TrustRegionNewton:
 
     name: ClassVar[str] = "trust_region_newton"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    takes_bounds: ClassVar[bool] = True
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -169,7 +178,8 @@ class TrustRegionNewton:
     def step(self, problem: Minimize, state: TrustRegionNewtonState) -> TrustRegionNewtonState:
         """See `base.Solver`."""
         is_start = state.num_steps < 0
-        trial_x = state.x + state.displacement
+        # Along the path, so that a parameter that arrives at its bound does so to the last bit.
+        trial_x = Path.along(problem, state.x, state.gradient, state.displacement, jnp.ones_like(state.radius)).x
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         is_finite = is_all_finite(trial_x, trial_value, trial_gradient)
         slope, trial_slope = dot(state.gradient, state.displacement), dot(trial_gradient, state.displacement)
@@ -178,7 +188,8 @@ class TrustRegionNewton:
 
         def model_there() -> tuple[Model, LaneBool]:
             hessian = problem.hessian(trial_x)
-            return Model.of(trial_gradient, hessian, state.model.scale), is_all_finite(hessian)
+            is_movable, _, _ = among_movable(problem, trial_x, trial_gradient, self.gtol)
+            return Model.of(trial_gradient, hessian, state.model.scale, is_movable), is_all_finite(hessian)
 
         # Only where some lane moves: a rejected trial needs no Hessian.
         there, is_hessian_finite = jax.lax.cond(jnp.any(is_taken), model_there, lambda: (state.model, jnp.ones_like(is_taken)))
@@ -197,6 +208,8 @@ class TrustRegionNewton:
         radius = jnp.where(is_start, jnp.where(away > 0, away, model.length(jnp.ones_like(x))), radius)
         along, predicted, _ = solve_in_ball(model.eigenvalues, model.slopes, radius)
         displacement = model.unscaled(along)
+        if problem.is_bounded:
+            displacement, predicted = between_bounds(problem, x, gradient, displacement, model.promise)
 
         status, escape, gain, probes = self._assess(problem, x, value, gradient, model, predicted, is_taken, ~is_start)
         has_escape = is_taken & (gain > 0)
@@ -232,7 +245,9 @@ class TrustRegionNewton:
         """The status of a new point; a way out of it and its gain where the gradient is small and f falls all the same; probes made."""
         is_definite = model.is_definite
         newton, promised = model.newton()
-        is_small = is_gradient_small(gradient, self.gtol)
+        is_movable, _, is_weak = among_movable(problem, x, gradient, self.gtol)
+        newton = open_ways(problem, x, newton)
+        is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
         is_step_small = jnp.all(jnp.abs(newton) <= self.xtol * jnp.abs(x), axis=0)
         status = jnp.where(promised <= self.ftol * jnp.abs(value), Status.CONVERGED_VALUE, Status.RUNNING)
         status = jnp.where(is_step_small, Status.CONVERGED_STEP, status)
@@ -244,16 +259,18 @@ class TrustRegionNewton:
         is_doubtful = is_taken & is_flat & ~is_definite
 
         def probed() -> tuple[LaneVector, LaneBool, LaneBool, LaneFloat, LaneBool]:
-            hessian = problem.hessian(x)
-            escape, has_escape, is_saddle = probe_null_vectors(problem, x, value, hessian)
-            return escape, has_escape, is_saddle, value - problem.value(x + escape), jnp.all(hessian == 0, axis=(0, 1))
+            hessian = with_identity(is_movable, problem.hessian(x))
+            escape, has_escape, is_saddle = probe_null_vectors(problem, x, value, hessian, is_movable)
+            gain = value - problem.value(problem.project(x + escape))
+            return escape, has_escape, is_saddle, gain, jnp.all(hessian == 0, axis=(0, 1))
 
         nowhere = jnp.zeros_like(is_small)
         escape, has_escape, is_saddle, gain, is_hessian_zero = jax.lax.cond(
             jnp.any(is_doubtful), probed, lambda: (jnp.zeros_like(x), nowhere, nowhere, jnp.zeros_like(value), nowhere)
         )
         stop = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.CONVERGED_VALUE)
-        stop = jnp.where(is_saddle, Status.SADDLE_POINT, stop)
+        # Negative curvature across a bound is no saddle.
+        stop = jnp.where(is_saddle & ~is_weak, Status.SADDLE_POINT, stop)
         # On a straight line, as beside a kink, the model has no minimum that could be near.
         stop = jnp.where(is_hessian_zero & ~is_small, Status.STALLED, stop)
         is_constant = has_moved & jnp.all(gradient == 0, axis=0) & is_hessian_zero

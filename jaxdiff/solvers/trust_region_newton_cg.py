@@ -5,9 +5,11 @@
 The inner iterations are the work of one step: bounded in number, and masked lane by lane.
 
 Sources: Steihaug, SIAM J. Numer. Anal. 20 (1983) 626-637; Nocedal and Wright, Numerical Optimization (2006), algorithms 7.2 and 4.1. The
-search for negative curvature where the gradient has vanished is our own.
+search for negative curvature where the gradient has vanished is our own. Between bounds the iterations are among the parameters that may
+move, and their step is brought between the bounds; see `trust_region.between_bounds`.
 """
 
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -21,7 +23,8 @@ from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
-from jaxdiff.solvers.trust_region import gain_ratio, next_radius
+from jaxdiff.solvers.path import Path, among_free, among_movable
+from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius
 
 
 @pytree_dataclass
@@ -88,6 +91,7 @@ class TrustRegionNewtonCG:
 
     name: ClassVar[str] = "trust_region_newton_cg"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    takes_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not is_traced(self.max_inner):
@@ -110,7 +114,8 @@ class TrustRegionNewtonCG:
     def step(self, problem: Minimize, state: TrustRegionNewtonCGState) -> TrustRegionNewtonCGState:
         """See `base.Solver`."""
         is_start = state.num_steps < 0
-        trial_x = state.x + state.displacement
+        # Along the path, so that a parameter that arrives at its bound does so to the last bit.
+        trial_x = Path.along(problem, state.x, state.gradient, state.displacement, jnp.ones_like(state.radius)).x
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         is_finite = is_all_finite(trial_x, trial_value, trial_gradient)
         slope, trial_slope = dot(state.gradient, state.displacement), dot(trial_gradient, state.displacement)
@@ -124,16 +129,19 @@ class TrustRegionNewtonCG:
         away = jnp.sqrt(dot(x, x))
         radius = jnp.where(is_start, jnp.where(away > 0, away, 1), radius)
 
-        is_small = is_gradient_small(gradient, self.gtol)
+        is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
         is_asked = (state.status == Status.RUNNING) & (is_taken | ~is_start)
-        inner = _Inner.run(problem, x, gradient, radius, is_small, is_asked, self.max_inner)
+        is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol)
+        inner = _Inner.run(problem, x, reduced, radius, is_small, is_asked, self.max_inner, is_movable)
         # In no norm that we know of is a step below this one: the region has shrunk to nothing.
         epsilon = machine_epsilon(x.dtype)
         is_stuck = jnp.all(jnp.abs(inner.step) <= epsilon * jnp.abs(x), axis=0) | (radius <= jnp.finfo(x.dtype).tiny)
         is_spent = is_small & (inner.predicted <= epsilon * jnp.abs(value))
         failure = jnp.where(is_finite & inner.is_finite, Status.STALLED, Status.NON_FINITE)
         failure = jnp.where(is_stuck | ~inner.is_finite, failure, Status.RUNNING)
-        failure = jnp.where(~is_taken & is_spent, Status.SADDLE_POINT, failure)
+        # Negative curvature across a bound is no saddle.
+        spent = jnp.where(is_weak, Status.CONVERGED_GRADIENT, Status.SADDLE_POINT)
+        failure = jnp.where(~is_taken & is_spent, spent, failure)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
         status = jnp.where(is_small & ~inner.is_negative, Status.CONVERGED_GRADIENT, failure)
@@ -186,21 +194,23 @@ class _Inner:
         is_small: LaneBool,
         is_asked: LaneBool,
         max_inner: Any,
+        is_movable: jax.Array | None,
     ) -> "_Inner":
         """The step of algorithm 7.2; where the gradient is small, a step along negative curvature if there is any, else none.
 
         Args:
             problem: gives the products.
             x: the point.
-            gradient: there.
+            gradient: there, 0 for parameters that may not move.
             radius: of the region.
             is_small: lanes in which the gradient has vanished.
             is_asked: lanes in which a step is wanted.
             max_inner: products at most.
+            is_movable: which parameters may move; None where all may.
         """
         n, lanes = x.shape
         # Without structure, so that it is orthogonal to no eigenvector that a person would choose.
-        noise = jnp.sin(jnp.arange(1, n + 1, dtype=x.dtype) ** 2)[:, None]
+        noise = among_free(is_movable, jnp.broadcast_to(jnp.sin(jnp.arange(1, n + 1, dtype=x.dtype) ** 2)[:, None], x.shape))
         # Solved for b / |b|, the maximum norm, so that squares of large gradients do not overflow.
         size = jnp.where(is_small | (max_norm(gradient) == 0), 1, max_norm(gradient))
         b = jnp.where(is_small, noise, gradient) / size
@@ -214,11 +224,28 @@ class _Inner:
 
         def iterate(carry: tuple[jax.Array, _Inner]) -> tuple[jax.Array, _Inner]:
             count, inner = carry
-            advanced = inner.advanced(problem.hvp(x, inner.direction), radius / size, is_small, forcing * length)
+            product = among_free(is_movable, problem.hvp(x, inner.direction))
+            advanced = inner.advanced(product, radius / size, is_small, forcing * length)
             return count + 1, select_lanes(inner.is_done, inner, advanced)
 
         _, inner = jax.lax.while_loop(is_pending, iterate, (jnp.zeros((), jnp.int32), start))
-        return inner.finished(gradient, radius, size, is_small)
+        inner = inner.finished(gradient, radius, size, is_small)
+        if is_movable is None:
+            return inner
+        return inner.between_bounds(problem, x, gradient, is_small)
+
+    def between_bounds(self, problem: Minimize, x: LaneVector, gradient: LaneVector, is_small: LaneBool) -> "_Inner":
+        """With the step brought between the bounds, at the cost of two more products."""
+
+        def promise(step: LaneVector) -> LaneFloat:
+            return -dot(step, gradient + problem.hvp(x, step) / 2)
+
+        # Along negative curvature both ways are equally good: that into the region which has more room.
+        one, way = jnp.ones_like(self.predicted), jnp.where(is_small, -self.step, self.step)
+        there, back = (Path.along(problem, x, gradient, step, one).displacement for step in (self.step, way))
+        step = jnp.where(dot(back, back) > dot(there, there), way, self.step)
+        bent, predicted = between_bounds(problem, x, gradient, step, promise)
+        return dataclasses.replace(self, step=bent, predicted=predicted, num_products=self.num_products + 2)
 
     def advanced(self, product: LaneVector, radius: LaneFloat, is_small: LaneBool, tolerance: LaneFloat) -> "_Inner":
         """One iteration, with ``product`` = H d."""
