@@ -1,7 +1,6 @@
 """The entries of root finding: equations from a start, or one equation in a bracket; one problem or many."""
 
 import dataclasses
-import functools
 import inspect
 from typing import Any
 
@@ -20,9 +19,8 @@ from jaxdiff._validation import (
     is_traced,
     suggest_keywords,
 )
-from jaxdiff.batch.engine import solve_refill
-from jaxdiff.batch.lockstep import solve_lockstep
-from jaxdiff.batch.options import BatchOptions
+from jaxdiff.batch.execute import execute, lanes_last, solve_part
+from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.implicit import attach_root_derivative
 from jaxdiff.linalg import max_norm
@@ -95,7 +93,7 @@ def root(
     x0 = as_float_leaves(x0, "x0")
     args = as_data(args if isinstance(args, tuple) else (args,), "args")
     problem = _problem_of_one(fun, x0, args, derivatives, has_aux)
-    result = _solve(problem, solver, problem.packing.ravel(x0)[:, None], max_steps, BatchOptions(lanes=1), history)
+    result = _solve(problem, solver, problem.packing.ravel(x0)[None], max_steps, BatchOptions(lanes=1), history)
     result = jax.tree.map(lambda leaf: leaf[0], result)
     if throw:
         result.raise_if_failed()
@@ -156,7 +154,7 @@ def root_batch(
     num_problems = _batch_size(x0, args, axes)
     x0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), x0, axes[0])
     problem = _problem_of_many(fun, x0, args, axes[1], num_problems, derivatives, has_aux)
-    result = _solve(problem, solver, problem.packing.ravel(x0, batch_axes=1).T, max_steps, options, history)
+    result = _solve(problem, solver, problem.packing.ravel(x0, batch_axes=1), max_steps, options, history)
     if throw:
         result.raise_if_failed()
     return result
@@ -214,7 +212,7 @@ def root_scalar(
         )
     args = as_data(args if isinstance(args, tuple) else (args,), "args")
     problem = _problem_of_one(fun, a, args, Autodiff(), has_aux)
-    result = _solve(problem, solver, jnp.stack([a, b])[:, None], max_steps, BatchOptions(lanes=1), history)
+    result = _solve(problem, solver, jnp.stack([a, b])[None], max_steps, BatchOptions(lanes=1), history)
     result = jax.tree.map(lambda leaf: leaf[0], result)
     if not is_traced(result) and int(result.status) == Status.NO_SIGN_CHANGE:
         raise ValueError(f"bracket = ({a}, {b}): fun has the same sign at both ends; expected opposite signs")
@@ -277,7 +275,7 @@ def root_scalar_batch(
     if any(end.ndim != 1 for end in ends):
         raise ValueError(f"bracket has ends of shapes {[end.shape for end in ends]}; expected one number for each problem")
     problem = _problem_of_many(fun, ends[0], args, axes[1], num_problems, Autodiff(), has_aux)
-    result = _solve(problem, solver, jnp.stack(ends), max_steps, options, history)
+    result = _solve(problem, solver, jnp.stack(ends, axis=1), max_steps, options, history)
     if throw:
         result.raise_if_failed()
     return result
@@ -318,7 +316,7 @@ def _problem_of_many(
     if num_problems:
         first = lambda leaf, axis: leaf if axis is None else jnp.take(leaf, 0, axis=axis)  # noqa: E731
         fun, hoisted = _hoist_tracers(fun, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
-    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, -1), args, arg_axes), *hoisted)
+    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
     return _problem(fun, args, (*(axis is not None for axis in arg_axes), *(False for _ in hoisted)), packing, derivatives, has_aux)
 
 
@@ -330,30 +328,24 @@ def _problem(
     return Root(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), fun_packing=fun_packing)
 
 
-def _solve(problem: Root, solver: Any, x: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> RootResult:
+def _solve(problem: Root, solver: Any, starts: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> RootResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     solver = _resolved(solver, problem)
     max_steps = check_count(max_steps, "max_steps")
     length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
-    lanes = options.block_size(problem, x.shape[-1])
-    mode = options.resolve_mode(x.shape[-1], lanes, length > 0)
+    # Whether F vanishes to rounding is read off its rounding errors: the compiler must leave sums in their order.
+    plan = options.plan(problem, starts.shape[0], length > 0, may_reassociate=False)
     with explain_tracing_errors():
-        return _run(
-            problem, solver, x, max_steps, mode=mode, lanes=lanes, check_every=options.check_every, trace_length=min(length, max_steps + 1)
-        )
+        return execute(_run, problem, solver, starts, max_steps, plan, trace_length=min(length, max_steps + 1))
 
 
-@functools.partial(jax.jit, static_argnames=("mode", "lanes", "check_every", "trace_length"))
 def _run(
-    problem: Root, solver: Solver, x: jax.Array, max_steps: Any, *, mode: str, lanes: int, check_every: int, trace_length: int
+    problem: Root, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, *, count: int, plan: Plan, trace_length: int
 ) -> RootResult:
-    # The loop itself is not differentiated: the derivative of a root follows from the root alone.
-    held_problem, held_solver, held_x = jax.lax.stop_gradient((problem, solver, x))
-    if mode == "refill":
-        outcome, trace = solve_refill(held_problem, held_solver, held_x, max_steps, lanes, check_every), None
-    else:
-        outcome, trace = solve_lockstep(held_problem, held_solver, held_x, max_steps, lanes, trace_length)
-    outcome = _settled(held_problem, outcome, held_x[: problem.packing.size])
+    outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
+    problem = lanes_last(problem, first, count)
+    own_starts = jax.lax.dynamic_slice_in_dim(starts, first, count)[:, : problem.packing.size]
+    outcome = _settled(*jax.lax.stop_gradient((problem, outcome, own_starts.T)))
     solution, residuals = attach_root_derivative(problem, outcome.x, outcome.gradient, outcome.status)
     packing = problem.packing
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731

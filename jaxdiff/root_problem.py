@@ -64,14 +64,14 @@ class Root(LeastSquares):
 
 
 def output_packing(fun: Any, packing: Packing, has_aux: bool, args: tuple[PyTree, ...], is_batched: tuple[bool, ...]) -> Packing:
-    """The layout of F, found by tracing it once; nothing is computed.
+    """The layout of F, found by tracing it once; nothing is computed. Batched data have their problems in the first axis.
 
     Raises:
         TypeError: F is not made of real floating numbers.
         ValueError: F has not as many components as x.
     """
     axes = jax.tree.structure(args).unflatten(is_batched)
-    drop = lambda leaf, batched: jax.ShapeDtypeStruct(jnp.shape(leaf)[:-1] if batched else jnp.shape(leaf), jnp.result_type(leaf))  # noqa: E731
+    drop = lambda leaf, batched: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:] if batched else jnp.shape(leaf), jnp.result_type(leaf))  # noqa: E731
     one = jax.tree.map(drop, args, axes)
     x = jax.ShapeDtypeStruct((packing.size,), packing.dtype)
     size = jax.eval_shape(FlatResidual(fun, packing, has_aux, 0), x, *one).shape[0]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneInt
+from jaxdiff.batch.progress import announce
 from jaxdiff.loop import Outcome, advance, keep_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
@@ -29,7 +30,7 @@ class Engine:
         data: the data of the problems that the lanes hold, one row each where they are batched. A lane's data then lie side by side: sums
             over samples were measured two to three times slower over a strided axis.
         index: which problem each lane holds; the end of the queue where it holds none.
-        next_problem: the first problem of the queue that no lane has taken yet.
+        next_problem: the first problem of the queue that no lane has taken yet; goes on counting beyond its end.
         outcomes: outcomes of all problems, one row each.
         num_rounds: rounds so far.
     """
@@ -104,7 +105,9 @@ def solve_refill(
             return keep_lanes(~is_fresh, state, solver.init(bound(data), starts[held].T)), data
 
         state, data = jax.lax.cond(jnp.any(is_fresh), refill, lambda: (state, engine.data))
-        taken = jnp.minimum(engine.next_problem + jnp.sum(is_retired, dtype=jnp.int32), end)
+        # Not held back at the end of the queue, so that it tells how many have retired.
+        taken = engine.next_problem + jnp.sum(is_retired, dtype=jnp.int32)
+        announce(solver, engine.next_problem - first - lanes, taken - first - lanes, count)
         return Engine(state, data, index, taken, outcomes, engine.num_rounds + 1)
 
     index = first + jnp.arange(lanes, dtype=jnp.int32)

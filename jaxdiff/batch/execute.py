@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxdiff.batch.devices import solve_on_devices
 from jaxdiff.batch.engine import solve_refill
 from jaxdiff.batch.lockstep import solve_lockstep
 from jaxdiff.batch.options import Plan
+from jaxdiff.batch.progress import Announcing, progress_bar
 from jaxdiff.loop import Outcome, Trace
 from jaxdiff.problem import Minimize
 from jaxdiff.solvers.base import Solver
@@ -53,9 +55,19 @@ def execute(
     # An operation on constants is traced where everything is.
     is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, solver, starts, max_steps, jnp.zeros(()))))
     if is_traced:
-        plan = dataclasses.replace(plan, num_threads=1, reassociate=False)
+        if plan.devices:
+            raise ValueError("BatchOptions(devices=...) cannot be traced; expected devices = None inside of jax.jit, jax.vmap and jax.grad")
+        plan = dataclasses.replace(plan, num_threads=1, reassociate=False, progress=False)
     elif jax.default_backend() != "cpu":
         plan = dataclasses.replace(plan, reassociate=False)
+    if plan.progress:
+        with progress_bar(num_problems) as token:
+            told = Announcing(solver, token)
+            return jax.block_until_ready(
+                execute(body, problem, told, starts, max_steps, dataclasses.replace(plan, progress=False), **options)
+            )
+    if plan.devices:
+        return solve_on_devices(body, problem, solver, starts, max_steps, plan, REASSOCIATE if plan.reassociate else None, options)
     compiled = _compiled(body, tuple(sorted(options)), plan.reassociate)
     run = functools.partial(compiled, problem, solver, starts, max_steps, plan=plan, **options)
     if plan.num_threads == 1:
@@ -98,5 +110,7 @@ def solve_part(
     # Under jit nobody could look whether the start lies within its bounds.
     x = held_problem.project(held.T)
     if plan.mode == "refill":
-        return solve_refill(held_problem, held_solver, x, max_steps, min(plan.lanes, count), plan.check_every, first, count), None
+        # On several devices a block keeps its lanes even where it holds fewer problems: no shape may depend on how many devices there are.
+        lanes = plan.lanes if plan.devices else min(plan.lanes, count)
+        return solve_refill(held_problem, held_solver, x, max_steps, lanes, plan.check_every, first, count), None
     return solve_lockstep(held_problem, held_solver, x, max_steps, plan.lanes, trace_length)

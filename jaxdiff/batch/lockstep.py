@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.batch.progress import announce
 from jaxdiff.loop import Outcome, Trace, solve_block
 from jaxdiff.problem import Minimize
 from jaxdiff.solvers.base import Solver
@@ -40,14 +41,15 @@ def solve_lockstep(
     leaves, structure = jax.tree.flatten(problem.args)
     batched = [to_blocks(leaf) for leaf, is_batched in zip(leaves, problem.is_batched, strict=True) if is_batched]
 
-    def one_block(block: tuple[jax.Array, list[jax.Array]]) -> tuple[Outcome, Trace | None]:
-        x, data = block
+    def one_block(block: tuple[jax.Array, jax.Array, list[jax.Array]]) -> tuple[Outcome, Trace | None]:
+        index, x, data = block
+        announce(solver, index * lanes, (index + 1) * lanes, num_problems)
         data = iter(data)
         args = structure.unflatten(
             [next(data) if is_batched else leaf for leaf, is_batched in zip(leaves, problem.is_batched, strict=True)]
         )
         return solve_block(dataclasses.replace(problem, args=args), solver, x, max_steps, trace_length)
 
-    blocks = jax.lax.map(one_block, (to_blocks(x), batched))
+    blocks = jax.lax.map(one_block, (jnp.arange(num_blocks), to_blocks(x), batched))
     together = lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], num_blocks * lanes)[..., :num_problems]  # noqa: E731
     return jax.tree.map(together, blocks)

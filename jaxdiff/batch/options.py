@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 
@@ -23,6 +24,8 @@ class Plan:
         check_every: steps between two rounds of retiring and refilling.
         num_threads: engines that run side by side.
         reassociate: whether the compiler may reorder sums.
+        devices: devices that each run an engine on a part of the batch; none: where the data are.
+        progress: whether to draw a bar.
     """
 
     mode: str
@@ -30,6 +33,8 @@ class Plan:
     check_every: int
     num_threads: int
     reassociate: bool
+    devices: tuple[Any, ...] = ()
+    progress: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +52,20 @@ class BatchOptions:
         reassociate: whether XLA's CPU compiler may reorder sums, so that they run in vector instructions: two to four times faster for sums
             over samples. It may then also fold a compensated sum or ``(x + h) - x`` inside ``fun``; NaN, infinities, divisions and
             functions keep their meaning. Set for the one program and for no other, never with finite differences, and not inside
-            ``jax.jit`` and its like, where the options of the outer program hold. None: True, but not with finite differences.
-
+            ``jax.jit`` and its like, where the options of the outer program hold. None: True, but not with finite differences. Never for
+            roots, where rounding errors are looked at.
         rescue: whether least-squares problems that did not converge are solved once more, alone, by `LevenbergMarquardt` on orthogonal
             factors, in float64 where that is enabled; ``rescued`` of the result says where that helped. Not inside ``jax.jit`` and its
             like. None: where no solver is named.
+        devices: devices that each run an engine on a part of the batch, without a word between them: how many, the first ones of the
+            default backend, or a list of them. Results do not depend on how many there are, to the last bit on CPU. Not inside ``jax.jit``
+            and its like. None: the device that holds the data.
+        progress: whether to draw a bar on standard error while the batch runs, with problems done and problems per second. Not inside
+            ``jax.jit`` and its like, where nothing is drawn.
 
     Raises:
-        ValueError: an unknown mode, or a number below one.
+        TypeError: devices is neither a number nor a list of devices.
+        ValueError: an unknown mode, or a number below one; more devices than there are.
 
     Example:
         >>> BatchOptions(lanes=256).lanes
@@ -67,6 +78,8 @@ class BatchOptions:
     num_threads: int | None = None
     reassociate: bool | None = None
     rescue: bool | None = None
+    devices: int | Sequence[Any] | None = None
+    progress: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self.mode, "mode", ("auto", "refill", "lockstep"))
@@ -77,24 +90,40 @@ class BatchOptions:
         for name in ("reassociate", "rescue"):
             if getattr(self, name) not in (None, True, False):
                 raise ValueError(f"{name} = {getattr(self, name)!r}; expected True, False or None")
+        if self.progress not in (True, False):
+            raise ValueError(f"progress = {self.progress!r}; expected True or False")
+        if self.devices is not None and not _is_list_of_devices(self.devices):
+            if isinstance(self.devices, (list, tuple)):
+                raise TypeError(f"devices = {self.devices!r}; expected how many, or some of jax.devices(), each once")
+            check_count(self.devices, "devices", minimum=1)
 
-    def plan(self, problem: Minimize, num_problems: int, has_history: bool) -> Plan:
+    def plan(self, problem: Minimize, num_problems: int, has_history: bool, may_reassociate: bool = True) -> Plan:
         """What these options come to for a batch.
 
         Raises:
-            ValueError: a history is asked of refill; reassociation of finite differences.
+            ValueError: a history is asked of refill; reassociation of finite differences; more devices than there are.
         """
         lanes = self.block_size(problem, num_problems)
         mode = self.resolve_mode(num_problems, lanes, has_history)
         if self.reassociate and not problem.derivatives.is_exact:
             raise ValueError("reassociate = True would fold finite differences; expected None or False with this choice of derivatives")
-        reassociate = problem.derivatives.is_exact if self.reassociate is None else self.reassociate
+        reassociate = may_reassociate and (problem.derivatives.is_exact if self.reassociate is None else self.reassociate)
         threads = 1
         if mode == "refill":
             threads = self.num_threads or (_num_cores() if jax.default_backend() == "cpu" else 1)
             # An engine that does not fill its lanes at least twice gains nothing.
             threads = max(1, min(threads, num_problems // (2 * lanes) if self.num_threads is None else num_problems))
-        return Plan(mode, lanes, self.check_every, threads, reassociate)
+        return Plan(mode, lanes, self.check_every, threads, reassociate, self._chosen_devices(), self.progress)
+
+    def _chosen_devices(self) -> tuple[Any, ...]:
+        if self.devices is None:
+            return ()
+        if isinstance(self.devices, (list, tuple)):
+            return tuple(self.devices)
+        present = jax.devices()
+        if self.devices > len(present):  # type: ignore[operator]
+            raise ValueError(f"devices = {self.devices}; expected at most {len(present)}, the devices of backend {present[0].platform!r}")
+        return tuple(present[: self.devices])  # type: ignore[misc]
 
     def resolve_mode(self, num_problems: int, lanes: int, has_history: bool) -> str:
         """``"refill"`` or ``"lockstep"``.
@@ -122,6 +151,11 @@ class BatchOptions:
         bytes_per_lane = (2 * n * n + 8 * n + 2 * data + 16) * problem.packing.dtype.itemsize
         wanted = max(CACHE_BYTES // bytes_per_lane, 8)
         return min(1 << (wanted.bit_length() - 1), 2048, num_problems)
+
+
+def _is_list_of_devices(value: Any) -> bool:
+    is_list = isinstance(value, (list, tuple)) and all(isinstance(item, jax.Device) for item in value)
+    return is_list and 0 < len(value) == len(set(value))
 
 
 def _num_cores() -> int:
