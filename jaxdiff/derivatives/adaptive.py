@@ -6,12 +6,10 @@ does at the price of few; `FiniteDifference` is for when two have to do.
 """
 
 import dataclasses
-import functools
 import itertools
 import math
-import numbers
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +20,10 @@ from jaxdiff._types import PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_choice, check_count, explain_tracing_errors, is_staged, is_traced
 from jaxdiff.derivatives.estimates import Estimate
 from jaxdiff.derivatives.ladder import EXTRAPOLATIONS, Ladder
-from jaxdiff.derivatives.lines import (
-    OUTSIDE,
-    Lines,
-    combine,
-    coordinate_lines,
-    direction_lines,
-    estimate_lines,
-    estimate_lines_now,
-    point_lines,
-)
-from jaxdiff.derivatives.protocol import Bound, compiled, describe
-from jaxdiff.derivatives.trees import chunk_of, map_in_chunks, ravel, spread, tree_size, unravel, unravel_matrix
+from jaxdiff.derivatives.lines import combine
+from jaxdiff.derivatives.protocol import Bound
+from jaxdiff.derivatives.sampling import as_matrix, look_at, number, run
+from jaxdiff.derivatives.trees import ravel, spread, tree_size, unravel
 
 
 @pytree_dataclass
@@ -94,7 +84,7 @@ class Adaptive:
 
     def flattened(self, x: PyTree) -> "Adaptive":
         """The same method for f as a function of ``ravel(x)``: scale and bounds that are pytrees like x become flat vectors."""
-        scale, bounds = self._flat(x)
+        scale, bounds = self.flat(x)
         return dataclasses.replace(self, scale=scale, bounds=bounds)
 
     def derivative_at(self, bound: Bound, x: jax.Array, n: int) -> jax.Array:
@@ -119,43 +109,35 @@ class Adaptive:
 
     def hvp_at(self, bound: Bound, x: PyTree, v: PyTree) -> PyTree:
         """The slope of ``jax.grad(f)`` along v, or the Hessian from values times v."""
-        if self._takes_values(bound, x):
+        if self.hessian_from == "values" or look_at(bound, x).is_on_host:
             return unravel(self._hessian_of_values(bound, x).value @ ravel(v), x)
-        return unravel(_run(self, bound, x, "directions", 1, ravel(v)[None], of_gradient=True).value[0], x)
+        return unravel(run(self, bound, x, "directions", 1, ravel(v)[None], of_gradient=True).value[0], x)
 
     def directional_derivative_at(self, bound: Bound, x: PyTree, v: PyTree) -> PyTree:
         """The value of the estimate along v."""
-        return unravel(_run(self, bound, x, "directions", 1, ravel(v)[None]).value[0], _look(bound, x).output)
+        return unravel(run(self, bound, x, "directions", 1, ravel(v)[None]).value[0], look_at(bound, x).output)
 
     def derivative_estimate(self, bound: Bound, x: jax.Array, n: int) -> Estimate:
         """The n-th derivative at every point of an array; a function with several outputs has its axes behind those of x."""
-        look = _look(bound, x, one_of_many=True)
-        output = jax.tree.leaves(look.output)
-        shape = x.shape + (output[0].shape if len(output) == 1 else (-1,))
-        found = _run(self, bound, x, "points", n, look=look)
-        return jax.tree.map(lambda leaf: leaf.reshape(shape), found)
+        return run(self, bound, x, "points", n, form="points")
 
     def gradient_estimate(self, bound: Bound, x: PyTree) -> Estimate:
         """Every field a pytree like x."""
-        if not _look(bound, x).is_on_host:
-            jax.eval_shape(lambda x: bound.scalar(x)[0], x)  # says so if f does not return one number
-        found = _run(self, bound, x, "coordinates", 1)
-        return jax.tree.map(lambda leaf: _like(leaf[:, 0], x), found)
+        look = look_at(bound, x)
+        if not look.is_on_host:
+            number.shapes(None, bound, x)  # says so if f does not return one number
+        return run(self, bound, x, "coordinates", 1, form="gradient", look=look)
 
     def jacobian_estimate(self, bound: Bound, x: PyTree) -> Estimate:
         """Every field in the form of ``jax.jacobian``."""
-        output = _look(bound, x).output
-        found = _run(self, bound, x, "coordinates", 1)
-        return jax.tree.map(lambda leaf: _matrix(leaf.T, output, x), found)
+        return run(self, bound, x, "coordinates", 1, form="jacobian")
 
     def hessian_estimate(self, bound: Bound, x: PyTree) -> Estimate:
         """Every field in the form of ``jax.hessian``; symmetric."""
-        if self._takes_values(bound, x):
-            found = self._hessian_of_values(bound, x)
-        else:
-            both = _run(self, bound, x, "coordinates", 1, of_gradient=True)
-            found = combine(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf.T]), both), jnp.full((2, 1, 1), 0.5, both.value.dtype))
-        return jax.tree.map(lambda leaf: _matrix(leaf, x, x), found)
+        look = look_at(bound, x)
+        if self.hessian_from == "values" or look.is_on_host:
+            return jax.tree.map(lambda leaf: as_matrix(leaf, x, x), self._hessian_of_values(bound, x))
+        return run(self, bound, x, "coordinates", 1, of_gradient=True, form="hessian", look=look)
 
     def partial_estimate(self, bound: Bound, x: jax.Array, indices: tuple[int, ...]) -> Estimate:
         """A mixed partial derivative of a function of one vector; every field one number.
@@ -170,28 +152,25 @@ class Adaptive:
         signs = np.array([(1, *rest) for rest in itertools.product((1, -1), repeat=n - 1)]) if len(set(indices)) > 1 else np.ones((1, n))
         units = (jnp.arange(flat.size) == jnp.asarray(indices)[:, None]) * lengths[:, None]
         weights = np.prod(signs, axis=1) / (len(signs) * math.factorial(n) if len(signs) > 1 else n**n)
-        found = _run(self, bound, x, "directions", n, jnp.asarray(signs, flat.dtype) @ units)
+        found = run(self, bound, x, "directions", n, jnp.asarray(signs, flat.dtype) @ units)
         return combine(jax.tree.map(lambda leaf: leaf[:, 0], found), jnp.asarray(weights, flat.dtype) / jnp.prod(lengths))
-
-    def _takes_values(self, bound: Bound, x: PyTree) -> bool:
-        return self.hessian_from == "values" or _look(bound, x).is_on_host
 
     def _hessian_of_values(self, bound: Bound, x: PyTree) -> Estimate:
         """[n, n] fields: second derivatives along coordinates, and along sums and differences of two."""
         flat = ravel(x)
-        diagonal = _run(self, bound, x, "coordinates", 2)
+        diagonal = run(self, bound, x, "coordinates", 2)
         matrix = jax.tree.map(lambda leaf: jnp.diag(leaf[:, 0]), diagonal)
         if flat.size == 1:
             return matrix
         rows, columns = np.triu_indices(flat.size, 1)
         lengths = self._lengths(flat, x)
         units = jnp.diag(lengths)
-        found = _run(self, bound, x, "directions", 2, jnp.concatenate([units[rows] + units[columns], units[rows] - units[columns]]))
+        found = run(self, bound, x, "directions", 2, jnp.concatenate([units[rows] + units[columns], units[rows] - units[columns]]))
         weights = jnp.array([[1.0], [-1.0]], flat.dtype) / (4 * lengths[rows] * lengths[columns])
         mixed = combine(jax.tree.map(lambda leaf: leaf.reshape(2, -1), found), weights)
         return jax.tree.map(lambda whole, part: whole.at[rows, columns].set(part).at[columns, rows].set(part), matrix, mixed)
 
-    def _check_inside(self, x: PyTree) -> None:
+    def check_inside(self, x: PyTree) -> None:
         """Precision and structures at once; values where they can be seen."""
         for leaf in jax.tree.leaves(x):
             if leaf.dtype.itemsize < 4:
@@ -199,11 +178,12 @@ class Adaptive:
         if self.bounds is None or is_traced((x, self.bounds)) or is_staged():
             return
         flat = np.asarray(ravel(x))
-        low, high = (np.asarray(side) for side in self._flat(x)[1] or ())
+        low, high = (np.asarray(side) for side in self.flat(x)[1] or ())
         for i in np.flatnonzero(~((low <= flat) & (flat <= high)))[:1]:
             raise ValueError(f"x = {flat[i]} at index {i} lies outside its bounds [{low[i]}, {high[i]}]")
 
-    def _flat(self, x: PyTree) -> tuple[jax.Array | None, tuple[jax.Array, jax.Array] | None]:
+    def flat(self, x: PyTree) -> tuple[jax.Array | None, tuple[jax.Array, jax.Array] | None]:
+        """Scale and bounds, one element per coordinate."""
         dtype = jnp.result_type(*jax.tree.leaves(x))
         scale = None if self.scale is None else spread(self.scale, x, "scale", dtype)
         if self.bounds is None:
@@ -216,7 +196,7 @@ class Adaptive:
         return scale, (low, high)
 
     def _lengths(self, flat: jax.Array, x: PyTree) -> jax.Array:
-        scale = self._flat(x)[0]
+        scale = self.flat(x)[0]
         return jnp.maximum(jnp.abs(flat), 1) if scale is None else scale
 
 
@@ -263,152 +243,3 @@ def estimate(f: Callable[..., Any], x: Any, n: int = 1, *, args: Any = (), schem
             raise TypeError(f"x is a {type(x).__name__}; expected a number or an array of points")
         extra = args if isinstance(args, tuple) else (args,)
         return scheme.derivative_estimate(Bound.of(f, (points, *as_data(extra, "args"))), points, n)
-
-
-class _Look(NamedTuple):
-    """What f is found to be: the shapes it returns, and whether only the host can call it."""
-
-    output: PyTree
-    is_on_host: bool
-
-
-def _look(bound: Bound, x: PyTree, *, one_of_many: bool = False) -> _Look:
-    """Trace f; where JAX cannot, call it once, at x (or at the first of many points)."""
-    shapes = jax.ShapeDtypeStruct((), x.dtype) if one_of_many else x
-    try:
-        jax.eval_shape(bound, shapes)
-    except Exception:
-        # Whatever a foreign function makes of a tracer. If it is f itself that is wrong, the call below says so.
-        if is_traced((x, bound.data)) or is_staged():
-            raise
-        point = x.reshape(-1)[0] if one_of_many else x
-        try:
-            output = _on_host(bound)(_concrete(point))
-        except OUTSIDE:
-            output = np.nan
-        for leaf in jax.tree.leaves(output, is_leaf=lambda leaf: leaf is None):
-            if not isinstance(leaf, (numbers.Real, np.ndarray, np.generic)) or np.asarray(leaf).dtype.kind not in "fiu":
-                raise TypeError(f"f returned {describe(output)}; expected real numbers") from None
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        return _Look(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), dtype), output), True)
-    return _Look(jax.eval_shape(bound.arrays, shapes), False)
-
-
-def _run(
-    method: Adaptive,
-    bound: Bound,
-    x: PyTree,
-    kind: str,
-    n: int,
-    directions: jax.Array | None = None,
-    *,
-    of_gradient: bool = False,
-    look: _Look | None = None,
-) -> Estimate:
-    """Estimates along lines, fields [lines, outputs], of f or of its gradient by autodiff."""
-    method._check_inside(x)
-    look = _look(bound, x, one_of_many=kind == "points") if look is None else look
-    bound = dataclasses.replace(bound, order=(kind, n, of_gradient))
-    if is_traced((method, bound, x, directions)) or is_staged():
-        return _in_one_program(method, bound, x, directions)
-    lines = _lines(method, x, kind, directions)
-    num_outputs = tree_size(x if of_gradient else look.output)
-    if look.is_on_host:
-        return estimate_lines_now(_host_values(bound, lines, x, kind, num_outputs), lines, n, num_outputs, is_costly=True)
-    # The same program for every order: f does not know what its values are for.
-    values_at = functools.partial(_values, method, dataclasses.replace(bound, order=(kind, 0, of_gradient)), x, directions)
-    return estimate_lines_now(values_at, lines, n, num_outputs)
-
-
-def _lines(method: Adaptive, x: PyTree, kind: str, directions: jax.Array | None) -> Lines:
-    flat = ravel(x)
-    scale, bounds = method._flat(x)
-    if directions is None:
-        lines = (point_lines if kind == "points" else coordinate_lines)(flat, scale, bounds)
-        return dataclasses.replace(lines, extrapolation=method.extrapolation)
-    lengths = jnp.maximum(jnp.abs(flat), 1) if scale is None else scale
-    return dataclasses.replace(direction_lines(flat, directions, lengths, bounds), extrapolation=method.extrapolation)
-
-
-@compiled
-def _values(method: Adaptive, bound: Bound, x: PyTree, directions: jax.Array | None, index: jax.Array, positions: jax.Array) -> jax.Array:
-    """f at positions [J, C] on the lines index [C], [J, C, outputs], as many at once as memory allows."""
-    kind, _, of_gradient = bound.order
-    lines = _lines(method, x, kind, directions)
-
-    def f(point: jax.Array) -> jax.Array:
-        if kind == "points":
-            return ravel(bound.arrays(point[0]))
-        at = unravel(point, x)
-        return ravel(jax.grad(lambda x: bound.scalar(x)[0])(at) if of_gradient else bound.arrays(at))
-
-    def at(i: jax.Array, position: jax.Array) -> jax.Array:
-        return f(lines.point(jnp, i, position))
-
-    point = jax.eval_shape(lambda position: lines.point(jnp, 0, position), lines.centres[0])
-    elements = positions.shape[0] * (point.size + jax.eval_shape(f, point).size)
-    if chunk_of(method.chunk_size, elements) >= index.size:
-        # In the order in which positions are stored: nothing is transposed.
-        values = jax.vmap(jax.vmap(at), in_axes=(None, 0))(index, positions)
-    else:
-        line = jax.vmap(at, in_axes=(None, 0))
-        values = jnp.moveaxis(map_in_chunks(line, (index, positions.T), method.chunk_size, elements), 0, 1)
-    return values.astype(lines.centres.dtype)
-
-
-@compiled
-def _in_one_program(method: Adaptive, bound: Bound, x: PyTree, directions: jax.Array | None) -> Estimate:
-    kind, n, _ = bound.order
-    lines = _lines(method, x, kind, directions)
-    values_at = functools.partial(_values, method, bound, x, directions)
-    num_outputs = jax.eval_shape(values_at, jnp.zeros(1, jnp.int32), lines.centres[:1][None]).shape[-1]
-    return estimate_lines(values_at, lines, n, num_outputs)
-
-
-def _host_values(bound: Bound, lines: Lines, x: PyTree, kind: str, num_outputs: int) -> Callable[[Any, Any], np.ndarray]:
-    """The same by calls of f on the host, one point at a time; a point outside of its domain has no value."""
-    host, like = _on_host(bound), jax.tree.map(np.asarray, x)
-
-    def call(flat: np.ndarray) -> np.ndarray:
-        if np.isnan(flat).any():
-            return np.full(num_outputs, np.nan)
-        try:
-            output = host(float(flat[0]) if kind == "points" else _concrete(like, flat))
-        except OUTSIDE:
-            return np.full(num_outputs, np.nan)
-        return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(output)])
-
-    def values_at(index: Any, positions: Any) -> np.ndarray:
-        index, positions = np.asarray(index), np.asarray(positions)
-        rows = [[call(np.asarray(lines.point(np, i, position))) for i, position in zip(index, row, strict=True)] for row in positions]
-        return np.array(rows, positions.dtype)
-
-    return values_at
-
-
-def _on_host(bound: Bound) -> Bound:
-    """With NumPy arrays for data, and f's first result only where it has two."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[()] if isinstance(leaf, jax.Array) else leaf, bound)
-
-
-def _concrete(like: PyTree, flat: np.ndarray | None = None) -> PyTree:
-    """A pytree of NumPy arrays, Python floats for single numbers; with the values of a flat vector, or its own."""
-    leaves, structure = jax.tree.flatten(like)
-    sizes = [math.prod(np.shape(leaf)) for leaf in leaves]
-    parts = [np.asarray(leaf) for leaf in leaves] if flat is None else np.split(flat, np.cumsum(sizes)[:-1])
-    shaped = [part.reshape(np.shape(leaf)).astype(leaf.dtype) for part, leaf in zip(parts, leaves, strict=True)]
-    return structure.unflatten([float(leaf) if leaf.ndim == 0 else leaf for leaf in shaped])
-
-
-def _like(flat: jax.Array, x: PyTree) -> PyTree:
-    """In the shapes of x; in its dtypes too, unless these are statuses."""
-    return unravel(flat, _shaped(x, flat.dtype))
-
-
-def _matrix(matrix: jax.Array, rows: PyTree, columns: PyTree) -> PyTree:
-    return unravel_matrix(matrix, _shaped(rows, matrix.dtype), columns)
-
-
-def _shaped(tree: PyTree, dtype: Any) -> PyTree:
-    is_integer = jnp.issubdtype(dtype, jnp.integer)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype if is_integer else leaf.dtype), tree)

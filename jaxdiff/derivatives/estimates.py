@@ -92,18 +92,41 @@ class Estimate:
 
 
 def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
-    """The n-th derivative at every one of L points from f's values around them; every field is [L]."""
+    """The n-th derivative at every one of L points from f's values around them; every field is [L].
+
+    Several programs outside of a trace: what is asked of one side is then compiled once for all orders.
+    """
+    both = _both(samples, ladder, n)
+    # One side knows polynomials only.
+    ladder = dataclasses.replace(ladder, extrapolation="polynomial")
+    sides = [_sides(samples, ladder, order) for order in range(1, n + 1)]
+    return _decide(samples, ladder, n, both, sides)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _both(samples: Samples, ladder: Ladder, n: int) -> Judged:
+    return judge(samples, ladder, "odd" if n % 2 else "even", n)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sides(samples: Samples, ladder: Ladder, order: int) -> tuple[Judged, Judged]:
+    """A derivative from the left, and from the right: both at once, the left as the right of the mirror image, to compile it once."""
+    mirrored = samples._replace(x=-samples.x, right=samples.left, left=samples.right)
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), mirrored, samples)
+    found, size = judge(both, ladder, "side", order), samples.x.size
+    left, right = (jax.tree.map(lambda leaf, part=part: leaf[part], found) for part in (slice(size), slice(size, None)))
+    return left._replace(value=(-1) ** order * left.value), right
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _decide(samples: Samples, ladder: Ladder, n: int, both: Judged, sides: list[tuple[Judged, Judged]]) -> Estimate:
     f0 = samples.centre
     epsilon = machine_epsilon(f0.dtype)
-    both = judge(samples, ladder, "odd" if n % 2 else "even", n)
-    sides = _sides(samples, ladder, n)
-    is_kink = functools.reduce(
-        jnp.logical_or, [_are_apart(left, right, i) for i, (left, right) in enumerate(zip(*sides, strict=True), start=1)]
-    )
+    is_kink = functools.reduce(jnp.logical_or, [_are_apart(left, right, i) for i, (left, right) in enumerate(sides, start=1)])
     is_jump = _is_jump(samples)
 
     taken = both
-    for near, beyond in ((sides[0][-1], samples.right), (sides[1][-1], samples.left)):
+    for near, beyond in zip(sides[-1], (samples.right, samples.left), strict=True):
         is_edge = jnp.any(samples.steps.is_usable & ~jnp.isfinite(beyond), axis=(0, 1))
         is_better = is_edge & (_CLEARLY_BETTER * near.bar < taken.bar)
         taken = jax.tree.map(lambda a, b, is_better=is_better: jnp.where(is_better, a, b), near, taken)
@@ -123,23 +146,9 @@ def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
         noise=taken.noise,
         status=status.astype(jnp.int32),
         left=jnp.where(status == EstimateStatus.KINK, sides[0][0].value, jnp.nan),
-        right=jnp.where(status == EstimateStatus.KINK, sides[1][0].value, jnp.nan),
+        right=jnp.where(status == EstimateStatus.KINK, sides[0][1].value, jnp.nan),
         num_evals=jnp.full(f0.shape, ladder.num_evaluations, jnp.int32),
     )
-
-
-def _sides(samples: Samples, ladder: Ladder, n: int) -> list[list[Judged]]:
-    """Derivatives 1 to n from the left, and from the right: both at once, the left as the right of the mirror image, to compile it once."""
-    mirrored = samples._replace(x=-samples.x, right=samples.left, left=samples.right)
-    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), mirrored, samples)
-    size = samples.x.size
-    sides: list[list[Judged]] = [[], []]
-    for order in range(1, n + 1):
-        found = judge(both, ladder, "side", order)
-        left, right = (jax.tree.map(lambda leaf, part=part: leaf[part], found) for part in (slice(size), slice(size, None)))
-        sides[0].append(left._replace(value=(-1) ** order * left.value))
-        sides[1].append(right)
-    return sides
 
 
 def _are_apart(left: Judged, right: Judged, order: int) -> jax.Array:

@@ -12,6 +12,7 @@ and one such line takes its chunk with it.
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,18 +22,20 @@ import numpy as np
 
 from jaxdiff.derivatives.estimates import Estimate, conclude
 from jaxdiff.derivatives.ladder import Ladder, Samples, Steps, ladder_steps
-from jaxdiff.derivatives.quick import conclude_quickly, quick_positions
+from jaxdiff.derivatives.quick import Glance, conclude_quickly, quick_look, quick_positions
 
 # Lines whose values are judged together, per output of f: their tables then take about 64 MiB. Few lines are filled up to the smaller
 # number, so that judging is compiled for two sizes only. Our own choice.
 _LINES_AT_ONCE = (32, 1024)
-# Lines that get a quick look first: at least so many, per output of f, and so many together.
-_MANY = (64, 8192)
+# Lines times outputs of f whose quick look is shared out to all cores.
+MANY = 8192
+_CORES = min(os.cpu_count() or 1, 8)
 # What a host function raises of a point outside its domain.
 OUTSIDE: tuple[type[Exception], ...] = (ValueError, ArithmeticError)
 
 
 ValuesAt = Callable[[Any, Any], Any]
+Look = Callable[[np.ndarray], Glance]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,14 @@ def direction_lines(x: jax.Array, directions: jax.Array, lengths: jax.Array, bou
     return Lines(jnp.zeros(directions.shape[0], x.dtype), point, reach, limits, is_direction=True)
 
 
-def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) -> Estimate:
+def look_along(values_at: ValuesAt, lines: Lines, num_outputs: int, index: jax.Array, chunk_size: int | None) -> Glance:
+    """`quick_look` at the lines of which index [C] are the numbers."""
+    items = jax.tree.map(lambda leaf: leaf[index], (lines.centres, lines.scales, lines.bounds))
+    point = jax.eval_shape(lambda position: lines.point(jnp, 0, position), lines.centres[0])
+    return quick_look(values_at, index, *items, lanes=chunk_size or MANY, elements=point.size + num_outputs)
+
+
+def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int, chunk_size: int | None = None) -> Estimate:
     """The n-th derivative along every line, every field [P, outputs]; traceable.
 
     Args:
@@ -97,6 +107,7 @@ def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) 
         lines: the lines.
         n: order of the derivative.
         num_outputs: of f.
+        chunk_size: lines of a quick look at once; None: as many as stay in a cache.
     """
     ladder = Ladder.for_dtype(lines.centres.dtype, lines.extrapolation)
     count = lines.centres.size
@@ -105,14 +116,13 @@ def estimate_lines(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int) 
     def whole(items: Any) -> Estimate:
         index, centre, scale, bounds = items
         steps, positions, is_inside = _place(centre, scale, bounds, lines.is_direction, ladder)
-        return _conclude(values_at(index, positions), centre, steps, is_inside, ladder, n)
+        return _conclude(values_at(index, positions), centre, steps, is_inside, ladder, n, 0)
 
     def chunk(items: Any) -> Estimate:
-        if not _is_worth_a_look(lines, n, num_outputs):
+        if not is_worth_a_look(n, lines.extrapolation):
             return whole(items)
-        index, centre, scale, bounds = items
-        positions, is_inside = quick_positions(centre, scale, bounds, n)
-        found, is_enough = conclude_quickly(values_at(index, positions), centre, scale, positions, is_inside, n)
+        glance = look_along(values_at, lines, num_outputs, items[0], chunk_size)
+        found, is_enough = glance.estimate, glance.is_enough
         return jax.lax.cond(jnp.all(is_enough), lambda: found, lambda: _merged(found, is_enough, whole(items)))
 
     items = (jnp.arange(count), lines.centres, lines.scales, lines.bounds)
@@ -131,12 +141,14 @@ def _merged(found: Estimate, is_enough: jax.Array, whole: Estimate) -> Estimate:
     return dataclasses.replace(merged, num_evals=jnp.where(is_enough[:, None], 0, whole.num_evals) + found.num_evals)
 
 
-def _is_worth_a_look(lines: Lines, n: int, num_outputs: int) -> bool:
-    """Whether lines are sampled on one window first: for few of them, compiling that takes longer than it saves."""
-    return n == 1 and lines.extrapolation == "polynomial" and lines.centres.size * num_outputs >= _MANY[0]
+def is_worth_a_look(n: int, extrapolation: str) -> bool:
+    """Whether one window is known for this order."""
+    return n == 1 and extrapolation == "polynomial"
 
 
-def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: int, *, is_costly: bool = False) -> Estimate:
+def estimate_lines_now(
+    values_at: ValuesAt, lines: Lines, n: int, num_outputs: int, *, look: Look | None = None, looked: Any = None, is_costly: bool = False
+) -> Estimate:
     """`estimate_lines` with arrays for arguments: chunk by chunk from the host.
 
     Args:
@@ -144,6 +156,8 @@ def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: i
         lines: the lines.
         n: order of the derivative.
         num_outputs: of f.
+        look: ``look(index)``: `look_along` as one program; None: positions, values and conclusions are three.
+        looked: an estimate along all lines, and for which of them it is enough, where there is one already.
         is_costly: whether f is called on the host, point by point; it is then not called for what is not asked for: lines that fill up a
             chunk, and positions out of bounds, which are handed over as NaN.
     """
@@ -165,38 +179,51 @@ def estimate_lines_now(values_at: ValuesAt, lines: Lines, n: int, num_outputs: i
         values = np.asarray(values_at(filled[:asked], wanted))
         return np.concatenate([values, np.repeat(values[:, :1], len(filled) - asked, axis=1)], axis=1)
 
+    def apart(index: np.ndarray, width: int) -> Glance:
+        filled, *where = _take(items, index, width)
+        positions, moved, unit, is_inside = _place_quickly(*where)
+        return _conclude_quickly(sampled(filled, positions, is_inside, len(index)), moved, unit, is_inside)
+
+    def looks() -> tuple[Estimate, jax.Array]:
+        if look is None:
+            width = _width(count, num_outputs)[0]
+            parts = [apart(left[start : start + width], width) for start in range(0, count, width)]
+        else:
+            # All of them are under way before the first is waited for, and run side by side.
+            width = count if count * num_outputs < MANY else -(-count // _CORES)
+            parts = [look(_filled(left[start : start + width], width)) for start in range(0, count, width)]
+        return _joined(parts, count)
+
     before: Any = 0
-    if _is_worth_a_look(lines, n, num_outputs):
-        width = min(max(1, _MANY[1] // num_outputs), count)
-        chunks = [left[start : start + width] for start in range(0, count, width)]
-        looks = []
-        # All of them are under way before the first is waited for: some run side by side.
-        for index in chunks:
-            filled, centre, scale, bounds = _take(items, index, width)
-            positions, is_inside = _place_quickly(centre, scale, bounds, n)
-            values = sampled(filled, positions, is_inside, len(index))
-            looks.append(_conclude_quickly(values, centre, scale, positions, is_inside, n))
-        if len(looks) == 1 and np.all(looks[0][1]):
-            return looks[0][0]
-        failed = []
-        for index, (found, is_enough) in zip(chunks, looks, strict=True):
-            store(index, found)
-            failed.append(index[~np.asarray(is_enough)[: len(index)]])
-        left = np.concatenate(failed)
+    if is_worth_a_look(n, lines.extrapolation):
+        found, is_enough = looked or looks()
+        if np.all(is_enough):
+            return found
+        fields = {name: np.array(leaf) for name, leaf in vars(found).items()}
+        left = np.flatnonzero(~np.asarray(is_enough))
         before = fields["num_evals"][left]
-    for start in range(0, len(left), width := _width(len(left), num_outputs)):
+    width, lanes = _width(len(left), num_outputs)
+    for start in range(0, len(left), width):
         index = left[start : start + width]
         filled, centre, scale, bounds = _take(items, index, width)
         steps, positions, is_inside = _place(centre, scale, bounds, lines.is_direction, ladder)
         values = sampled(filled, positions, is_inside, len(index))
-        store(index, _conclude(values, centre, steps, is_inside, ladder, n))
+        store(index, _conclude(values, centre, steps, is_inside, ladder, n, lanes))
     fields["num_evals"][left] += before
     return Estimate(**{name: jnp.asarray(field) for name, field in fields.items()})
 
 
-def _width(count: int, num_outputs: int) -> int:
-    few, many = (max(1, lanes // num_outputs) for lanes in _LINES_AT_ONCE)
-    return few if count <= few else many
+@functools.partial(jax.jit, static_argnums=1)
+def _joined(parts: list[Glance], count: int) -> tuple[Estimate, jax.Array]:
+    glance = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count], *parts)
+    return glance.estimate, glance.is_enough
+
+
+def _width(count: int, num_outputs: int) -> tuple[int, int]:
+    """How many lines are judged at once, and with how many lanes."""
+    few, many = _LINES_AT_ONCE
+    lanes = few if count * num_outputs <= few else many
+    return max(1, lanes // num_outputs), lanes
 
 
 def _filled(index: np.ndarray, width: int) -> np.ndarray:
@@ -224,27 +251,33 @@ def _place(centre: jax.Array, scale: Any, bounds: Any, is_direction: bool, ladde
     return steps, jax.lax.optimization_barrier(positions), is_inside
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _conclude(values: jax.Array, centre: jax.Array, steps: Steps, is_inside: jax.Array, ladder: Ladder, n: int) -> Estimate:
+def _conclude(values: Any, centre: Any, steps: Steps, is_inside: jax.Array, ladder: Ladder, n: int, lanes: int) -> Estimate:
     """Values [2 J + 1, C, outputs] to an estimate with fields [C, outputs]."""
-    width, outputs = values.shape[1:]
-    found = conclude(_samples(values, centre, steps, is_inside), ladder, n)
-    found = jax.tree.map(lambda leaf: leaf.reshape(width, outputs), found)
+    return _shaped(conclude(_samples(values, centre, steps, is_inside, lanes), ladder, n), is_inside, values.shape[-1])
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _samples(values: Any, centre: Any, steps: Steps, is_inside: jax.Array, filled: int) -> Samples:
+    """Every output of every line as a lane of its own, filled up to so many lanes."""
+    _, lines, outputs = values.shape
+    lanes = lines * outputs
+    values = jnp.where(is_inside[..., None], values, jnp.nan).reshape(len(values), lanes)
+    right, left = jnp.split(values[1:].reshape(2 * steps.h.shape[0], steps.h.shape[1], lanes), 2)
+    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, outputs, axis=-1), (centre, steps))
+    samples = Samples(*repeated, values[0], right, left)
+    return jax.tree.map(lambda leaf: leaf[..., np.minimum(np.arange(max(filled, lanes)), lanes - 1)], samples)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _shaped(found: Estimate, is_inside: jax.Array, outputs: int) -> Estimate:
+    lines = is_inside.shape[1]
+    found = jax.tree.map(lambda leaf: leaf[: lines * outputs].reshape(lines, outputs), found)
     evaluations = jnp.sum(is_inside, axis=0, dtype=jnp.int32)[:, None]
-    return dataclasses.replace(found, num_evals=jnp.broadcast_to(evaluations, (width, outputs)))
+    return dataclasses.replace(found, num_evals=jnp.broadcast_to(evaluations, (lines, outputs)))
 
 
-def _samples(values: jax.Array, centre: jax.Array, steps: Steps, is_inside: jax.Array) -> Samples:
-    """Every output of every line as a lane of its own."""
-    outputs = values.shape[-1]
-    values = jnp.where(is_inside[..., None], values, jnp.nan)
-    right, left = jnp.split(values[1:].reshape(2 * steps.h.shape[0], steps.h.shape[1], -1), 2)
-    repeat = functools.partial(jnp.repeat, repeats=outputs, axis=-1)
-    return Samples(repeat(centre), jax.tree.map(repeat, steps), values[0].reshape(-1), right, left)
-
-
-_place_quickly = jax.jit(quick_positions, static_argnums=3)
-_conclude_quickly = jax.jit(conclude_quickly, static_argnums=5)
+_place_quickly = jax.jit(quick_positions)
+_conclude_quickly = jax.jit(conclude_quickly)
 
 
 def combine(estimates: Estimate, weights: jax.Array) -> Estimate:

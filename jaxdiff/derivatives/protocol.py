@@ -169,12 +169,13 @@ class Method(Protocol):
         ...
 
 
-def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(kernel: Callable[..., Any]) -> Any:
     """Decorator for kernels ``(method, bound, x, ...)``: compiled once per function f, shapes and static options.
 
     What is compiled is remembered for as long as f itself lives and no longer: f may close over large arrays, or over tracers of somebody
     else's trace. As with ``jax.jit``, f has to be pure: a change of what it closes over is not seen. An f that cannot be hashed, which says
-    of itself that it may change, is compiled at every call.
+    of itself that it may change, is compiled at every call. ``kernel.shapes(method, bound, x, ...)`` says what would come out: f is traced
+    for that once, as well.
     """
     programs: dict[int, tuple[weakref.ref, Callable[..., Any]]] = {}
 
@@ -198,6 +199,12 @@ def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
             return kernel(method, bound, *args)
         return program_of(bound.f)(method, dataclasses.replace(bound, f=_absent), *args)
 
+    def shapes(method: Any, bound: Bound, *args: Any) -> Any:
+        if not _is_hashable(bound.rest):
+            return jax.eval_shape(lambda *rest: kernel(method, bound, *rest), *args)
+        return program_of(bound.f).eval_shape(method, dataclasses.replace(bound, f=_absent), *args)
+
+    wrapper.shapes = shapes
     return wrapper
 
 

@@ -378,19 +378,19 @@ def estimates(
 
 
 def _values_eagerly(functions: list[Callable[[Any], Any]], owner: np.ndarray, index: Any, positions: Any) -> np.ndarray:
-    """[J, C, 1] values at positions [J, C], functions one after the other, always in blocks of the same shape."""
+    """[J, C, 1] values at positions [J, C], functions one after the other, all arrays of one size: each operation compiles once."""
     index, positions = np.asarray(index), np.asarray(positions)
     values = np.full(positions.shape, np.nan, positions.dtype)
-    for start in range(0, len(functions)):
-        columns = np.flatnonzero(owner[index] == start)
-        for block in np.split(columns, np.arange(_BLOCK, len(columns), _BLOCK)):
-            if len(block):
-                filled = np.resize(block, _BLOCK)
-                values[:, filled] = np.asarray(functions[start](jnp.asarray(positions[:, filled])))
+    for number, function in enumerate(functions):
+        columns = np.flatnonzero(owner[index] == number)
+        flat = positions[:, columns].ravel()
+        found = [function(jnp.asarray(np.resize(flat[k : k + _SIZE], _SIZE))) for k in range(0, flat.size, _SIZE)]
+        if found:
+            values[:, columns] = np.concatenate(found)[: flat.size].reshape(-1, len(columns))
     return values[..., None]
 
 
-_BLOCK = 8
+_SIZE = 2048
 
 
 def _remembering(values_at: Callable[[Any, Any], np.ndarray]) -> Callable[[Any, Any], np.ndarray]:
