@@ -6,6 +6,7 @@ Inside a trace neither can be had: there the batch is part of the program around
 import concurrent.futures
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from jaxdiff.batch.devices import solve_on_devices
 from jaxdiff.batch.engine import solve_refill
 from jaxdiff.batch.lockstep import solve_lockstep
 from jaxdiff.batch.options import Plan
+from jaxdiff.batch.pallas import compiler_for, is_for_pallas, solve_pallas
 from jaxdiff.batch.progress import Announcing, progress_bar
 from jaxdiff.loop import Outcome, Trace
 from jaxdiff.problem import Minimize
@@ -57,7 +59,7 @@ def execute(
     if is_traced:
         if plan.devices:
             raise ValueError("BatchOptions(devices=...) cannot be traced; expected devices = None inside of jax.jit, jax.vmap and jax.grad")
-        plan = dataclasses.replace(plan, num_threads=1, reassociate=False, progress=False)
+        plan = dataclasses.replace(plan, num_threads=1, reassociate=False, progress=False, may_fuse=False)
     elif jax.default_backend() != "cpu":
         plan = dataclasses.replace(plan, reassociate=False)
     if plan.progress:
@@ -66,6 +68,15 @@ def execute(
             return jax.block_until_ready(
                 execute(body, problem, told, starts, max_steps, dataclasses.replace(plan, progress=False), **options)
             )
+    if plan.may_fuse:
+        unfused = dataclasses.replace(plan, may_fuse=False)
+        if jax.default_backend() == "gpu" and is_for_pallas(problem, solver):
+            try:
+                fused = dataclasses.replace(unfused, mode="pallas", num_threads=1)
+                return execute(body, problem, solver, starts, max_steps, fused, **options)
+            except (NotImplementedError, ValueError, jax.errors.JaxRuntimeError) as error:
+                warnings.warn(f"the fused kernel could not be built ({error}); the batch runs refilled", RuntimeWarning, stacklevel=2)
+        return execute(body, problem, solver, starts, max_steps, unfused, **options)
     if plan.devices:
         return solve_on_devices(body, problem, solver, starts, max_steps, plan, REASSOCIATE if plan.reassociate else None, options)
     compiled = _compiled(body, tuple(sorted(options)), plan.reassociate)
@@ -109,6 +120,11 @@ def solve_part(
     held_problem, held_solver, held = jax.lax.stop_gradient((lanes_last(problem), solver, starts))
     # Under jit nobody could look whether the start lies within its bounds.
     x = held_problem.project(held.T)
+    if plan.mode == "pallas":
+        # The kernel has its problems in blocks of its own; a part of the batch is cut out before.
+        compiler = compiler_for(problem, plan.interpret)
+        part = lanes_last(jax.lax.stop_gradient(problem), first, count)
+        return solve_pallas(part, held_solver, jax.lax.dynamic_slice_in_dim(x, first, count, axis=1), max_steps, compiler), None
     if plan.mode == "refill":
         # On several devices a block keeps its lanes even where it holds fewer problems: no shape may depend on how many devices there are.
         lanes = plan.lanes if plan.devices else min(plan.lanes, count)

@@ -19,13 +19,15 @@ class Plan:
     """What the options come to for one batch; hashable.
 
     Attributes:
-        mode: ``"refill"`` or ``"lockstep"``.
+        mode: ``"refill"``, ``"lockstep"`` or ``"pallas"``.
         lanes: problems held side by side.
         check_every: steps between two rounds of retiring and refilling.
         num_threads: engines that run side by side.
         reassociate: whether the compiler may reorder sums.
         devices: devices that each run an engine on a part of the batch; none: where the data are.
         progress: whether to draw a bar.
+        may_fuse: whether the mode was left open, so that one kernel may take its place on a GPU.
+        interpret: whether the kernel is run as a JAX program.
     """
 
     mode: str
@@ -35,6 +37,8 @@ class Plan:
     reassociate: bool
     devices: tuple[Any, ...] = ()
     progress: bool = False
+    may_fuse: bool = False
+    interpret: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +48,9 @@ class BatchOptions:
     Attributes:
         mode: ``"refill"``: one block of lanes, in which a lane that has finished takes the next problem, so that the cost follows the work
             each problem needs. ``"lockstep"``: block after block, each until its slowest lane is done. ``"auto"``: refill, unless the
-            batch fits into two blocks, or a history is asked for, which only lockstep keeps. All of them can be traced and differentiated.
+            batch fits into two blocks, or a history is asked for, which only lockstep keeps; on a GPU the fused kernel, for small
+            Levenberg-Marquardt problems that it can carry. ``"pallas"``: that kernel, the whole loop of the solver in one launch, for any
+            function and solver of fixed shape whose operations are arithmetic; on a GPU only. All of them can be traced and differentiated.
         lanes: problems held side by side in one block; None: as many as fit the cache. More than the batch has are as many as it has.
         check_every: steps between two rounds of retiring and refilling lanes.
         num_threads: engines that run side by side, each with a part of the batch, since JAX runs one program on about one core of a CPU.
@@ -62,6 +68,7 @@ class BatchOptions:
             and its like. None: the device that holds the data.
         progress: whether to draw a bar on standard error while the batch runs, with problems done and problems per second. Not inside
             ``jax.jit`` and its like, where nothing is drawn.
+        interpret: whether the kernel of ``mode="pallas"`` is run as a JAX program, on any device and slowly; for tests.
 
     Raises:
         TypeError: devices is neither a number nor a list of devices.
@@ -72,7 +79,7 @@ class BatchOptions:
         256
     """
 
-    mode: Literal["auto", "refill", "lockstep"] = "auto"
+    mode: Literal["auto", "refill", "lockstep", "pallas"] = "auto"
     lanes: int | None = None
     check_every: int = 2
     num_threads: int | None = None
@@ -80,9 +87,10 @@ class BatchOptions:
     rescue: bool | None = None
     devices: int | Sequence[Any] | None = None
     progress: bool = False
+    interpret: bool = False
 
     def __post_init__(self) -> None:
-        check_choice(self.mode, "mode", ("auto", "refill", "lockstep"))
+        check_choice(self.mode, "mode", ("auto", "refill", "lockstep", "pallas"))
         check_count(self.check_every, "check_every", minimum=1)
         for name in ("lanes", "num_threads"):
             if getattr(self, name) is not None:
@@ -90,8 +98,9 @@ class BatchOptions:
         for name in ("reassociate", "rescue"):
             if getattr(self, name) not in (None, True, False):
                 raise ValueError(f"{name} = {getattr(self, name)!r}; expected True, False or None")
-        if self.progress not in (True, False):
-            raise ValueError(f"progress = {self.progress!r}; expected True or False")
+        for name in ("progress", "interpret"):
+            if getattr(self, name) not in (True, False):
+                raise ValueError(f"{name} = {getattr(self, name)!r}; expected True or False")
         if self.devices is not None and not _is_list_of_devices(self.devices):
             if isinstance(self.devices, (list, tuple)):
                 raise TypeError(f"devices = {self.devices!r}; expected how many, or some of jax.devices(), each once")
@@ -113,7 +122,10 @@ class BatchOptions:
             threads = self.num_threads or (_num_cores() if jax.default_backend() == "cpu" else 1)
             # An engine that does not fill its lanes at least twice gains nothing.
             threads = max(1, min(threads, num_problems // (2 * lanes) if self.num_threads is None else num_problems))
-        return Plan(mode, lanes, self.check_every, threads, reassociate, self._chosen_devices(), self.progress)
+        may_fuse = self.mode == "auto" and not has_history and num_problems > 0
+        return Plan(
+            mode, lanes, self.check_every, threads, reassociate, self._chosen_devices(), self.progress, may_fuse, bool(self.interpret)
+        )
 
     def _chosen_devices(self) -> tuple[Any, ...]:
         if self.devices is None:
@@ -126,13 +138,18 @@ class BatchOptions:
         return tuple(present[: self.devices])  # type: ignore[misc]
 
     def resolve_mode(self, num_problems: int, lanes: int, has_history: bool) -> str:
-        """``"refill"`` or ``"lockstep"``.
+        """``"refill"``, ``"lockstep"`` or ``"pallas"``.
 
         Raises:
-            ValueError: a history is asked of refill.
+            ValueError: a history is asked of refill or of the kernel; the kernel without a GPU.
         """
-        if self.mode == "refill" and has_history:
-            raise ValueError("mode = 'refill' keeps no history; expected mode 'lockstep' or 'auto' with history, or history = False")
+        if self.mode in ("refill", "pallas") and has_history:
+            raise ValueError(f"mode = {self.mode!r} keeps no history; expected mode 'lockstep' or 'auto' with history, or history = False")
+        if self.mode == "pallas" and not self.interpret and jax.default_backend() != "gpu":
+            raise ValueError(
+                f"mode = 'pallas' needs a GPU, the backend is {jax.default_backend()!r}; expected mode = 'auto', or interpret = True to "
+                "run the kernel as a program"
+            )
         if self.mode == "auto":
             return "lockstep" if has_history or num_problems <= 2 * lanes else "refill"
         return self.mode if num_problems else "lockstep"
