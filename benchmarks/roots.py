@@ -25,9 +25,12 @@ SCALES = (1, 10, 100)
 SQUARE_ROOT_OF_HALF = 0.5**0.5
 
 
-def by_jaxdiff(problem: MghProblem, starts: np.ndarray) -> list[tuple[np.ndarray, bool]]:
-    result = jd.root_batch(problem.residual, starts, in_axes=(0,))
-    return [(np.asarray(x), bool(ok)) for x, ok in zip(result.x, result.success, strict=True)]
+def by_jaxdiff(solver: Any, max_steps: int = 256) -> Callable[[MghProblem, np.ndarray], list[tuple[np.ndarray, bool]]]:
+    def solve(problem: MghProblem, starts: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+        result = jd.root_batch(problem.residual, starts, in_axes=(0,), solver=solver, max_steps=max_steps)
+        return [(np.asarray(x), bool(ok)) for x, ok in zip(result.x, result.success, strict=True)]
+
+    return solve
 
 
 def by_scipy(problem: MghProblem, starts: np.ndarray) -> list[tuple[np.ndarray, bool]]:
@@ -54,7 +57,11 @@ def by_optimistix(name: str) -> Callable[[MghProblem, np.ndarray], list[tuple[np
 
 
 def systems(with_peers: bool) -> None:
-    methods: dict[str, Any] = {"jaxdiff NewtonRoot": by_jaxdiff}
+    methods: dict[str, Any] = {
+        "jaxdiff NewtonRoot": by_jaxdiff(jd.NewtonRoot()),
+        "the same, 1,000 steps": by_jaxdiff(jd.NewtonRoot(), 1000),
+        "jaxdiff Broyden": by_jaxdiff(jd.Broyden()),
+    }
     if with_peers:
         methods |= {"scipy hybr": by_scipy, "optimistix Newton": by_optimistix("Newton"), "optimistix Dogleg": by_optimistix("Dogleg")}
     problems = [problem for problem in load_mgh().values() if problem.m == problem.n]

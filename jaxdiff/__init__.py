@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from jaxdiff.solvers import ROOT_SOLVERS as ROOT_SOLVERS
     from jaxdiff.solvers import SOLVERS as SOLVERS
     from jaxdiff.solvers import Bisection as Bisection
+    from jaxdiff.solvers import Broyden as Broyden
     from jaxdiff.solvers import Chandrupatla as Chandrupatla
     from jaxdiff.solvers import Dogleg as Dogleg
     from jaxdiff.solvers import FromOptax as FromOptax
@@ -124,6 +125,7 @@ _PUBLIC = {
         "ROOT_SOLVERS",
         "SOLVERS",
         "Bisection",
+        "Broyden",
         "Chandrupatla",
         "Dogleg",
         "FromOptax",

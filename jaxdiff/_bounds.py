@@ -1,4 +1,4 @@
-"""Bounds: checked and flattened where they come in, and told apart where the solution goes out."""
+"""Bounds, fixed parameters and scales: checked and flattened where they come in, and told apart where the solution goes out."""
 
 import dataclasses
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxdiff._types import LaneVector, PyTree
 from jaxdiff._validation import as_float_leaves, is_traced
+from jaxdiff.derivatives.steps import nearest_power_of_two
 from jaxdiff.problem import Minimize, Packing
 
 
@@ -44,52 +45,107 @@ def flat_bounds(bounds: Any, packing: Packing, starts: jax.Array, *, is_batch: b
 
 
 def _flat_side(side: Any, name: str, limit: float, packing: Packing, num_problems: int | None) -> jax.Array:
-    n = packing.size
     if side is None:
-        return jnp.full(n, limit, packing.dtype)
-    side = as_float_leaves(side, f"the {name} bound")
-    leaves, structure = jax.tree.flatten(side)
-    if structure == jax.tree.structure(0) and jnp.ndim(leaves[0]) == 0:
-        flat = jnp.full(n, leaves[0], packing.dtype)
-    else:
-        if structure != packing.structure:
-            raise ValueError(f"the {name} bound is a pytree like {structure}; expected a number, or a pytree like x0: {packing.structure}")
-        spread, is_own = [], False
-        for leaf, shape in zip(leaves, packing.shapes, strict=True):
-            own = num_problems is not None and leaf.shape == (num_problems, *shape) and leaf.shape != shape
-            if leaf.shape not in ((), shape) and not own:
-                each = "" if num_problems is None else f", or {(num_problems, *shape)}"
-                raise ValueError(f"the {name} bound has a leaf of shape {leaf.shape}; expected a number or {shape}, as in x0{each}")
-            is_own |= own
-            spread.append(leaf if own else jnp.broadcast_to(leaf, shape))
-        if is_own:
-            full = [jnp.broadcast_to(leaf, (num_problems, *shape)) for leaf, shape in zip(spread, packing.shapes, strict=True)]
-            flat = packing.ravel(structure.unflatten(full), batch_axes=1)
-        else:
-            flat = packing.ravel(structure.unflatten(spread))
+        return jnp.full(packing.size, limit, packing.dtype)
+    flat = _flat_like(as_float_leaves(side, f"the {name} bound"), f"the {name} bound", packing, num_problems)
     if not is_traced(flat):
         for index in np.argwhere(np.isnan(np.asarray(flat)))[:1]:
             raise ValueError(f"the {name} bound at index {int(index[-1])} is nan; expected a number, or None for no bound")
     return flat
 
 
-def with_bounds(
-    args: tuple[PyTree, ...], is_batched: tuple[bool, ...], sides: tuple[jax.Array, jax.Array] | None
-) -> tuple[tuple[PyTree, ...], tuple[bool, ...]]:
-    """The data with the bounds as their last two members, and which leaves have problems in their first axis; those of one are shared."""
-    if sides is None:
-        return args, is_batched
-    return (*args, *sides), (*is_batched, *(side.ndim == 2 for side in sides))
+def _flat_like(tree: PyTree, name: str, packing: Packing, num_problems: int | None) -> jax.Array:
+    """One number for all, or a tree like x, as a flat vector ``[n]``, or ``[problems, n]`` where a leaf has numbers for each problem.
+
+    Raises:
+        ValueError: another structure or shape.
+    """
+    n, dtype = packing.size, jnp.result_type(*jax.tree.leaves(tree), *(() if _is_boolean(tree) else (packing.dtype,)))
+    leaves, structure = jax.tree.flatten(tree)
+    if structure == jax.tree.structure(0) and jnp.ndim(leaves[0]) == 0:
+        return jnp.full(n, leaves[0], dtype)
+    if structure != packing.structure:
+        raise ValueError(f"{name} is a pytree like {structure}; expected one value, or a pytree like x0: {packing.structure}")
+    spread, is_own = [], False
+    for leaf, shape in zip(leaves, packing.shapes, strict=True):
+        own = num_problems is not None and leaf.shape == (num_problems, *shape) and leaf.shape != shape
+        if leaf.shape not in ((), shape) and not own:
+            each = "" if num_problems is None else f", or {(num_problems, *shape)}"
+            raise ValueError(f"{name} has a leaf of shape {leaf.shape}; expected a number or {shape}, as in x0{each}")
+        is_own |= own
+        spread.append(leaf if own else jnp.broadcast_to(leaf, shape))
+    plain = dataclasses.replace(packing, dtypes=(jnp.dtype(dtype).name,) * len(spread))
+    if not is_own:
+        return plain.ravel(structure.unflatten(spread))
+    full = [jnp.broadcast_to(leaf, (num_problems, *shape)) for leaf, shape in zip(spread, packing.shapes, strict=True)]
+    return plain.ravel(structure.unflatten(full), batch_axes=1)
 
 
-def check_takes_bounds(problem: Minimize, solver: Any, instead: str) -> None:
-    """Refuse bounds that the solver would not keep.
+def _is_boolean(tree: PyTree) -> bool:
+    return all(jnp.result_type(leaf) == jnp.bool_ for leaf in jax.tree.leaves(tree))
+
+
+def flat_fixed(fixed: Any, packing: Packing, num_problems: int | None) -> jax.Array | None:
+    """Which parameters do not move, ``[n]`` or ``[problems, n]``; None where all may.
+
+    Raises:
+        TypeError: it does not hold booleans.
+        ValueError: another structure or shape.
+    """
+    if fixed is None:
+        return None
+    if isinstance(fixed, (list, tuple)) and packing.structure == jax.tree.structure(0):
+        fixed = np.asarray(fixed)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(fixed, is_leaf=lambda leaf: leaf is None):
+        if not isinstance(leaf, (bool, np.bool_, np.ndarray, jax.Array)) or jnp.result_type(leaf) != jnp.bool_:
+            raise TypeError(f"fixed{jax.tree_util.keystr(path)} = {leaf!r}; expected booleans: True for a parameter that does not move")
+    return _flat_like(jax.tree.map(jnp.asarray, fixed), "fixed", packing, num_problems)
+
+
+def flat_scale(scale: Any, packing: Packing, num_problems: int | None) -> jax.Array | None:
+    """The typical size of each parameter, as the nearest power of two, ``[n]`` or ``[problems, n]``; None where all are one.
+
+    A power of two changes no digit: what lies on a bound does so to the last bit, and a start is where it was.
+
+    Raises:
+        TypeError: it does not hold real numbers.
+        ValueError: another structure or shape; a size that is not positive and finite.
+    """
+    if scale is None:
+        return None
+    flat = _flat_like(as_float_leaves(scale, "scale"), "scale", packing, num_problems).astype(packing.dtype)
+    if not is_traced(flat):
+        values = np.asarray(flat)
+        for index in np.argwhere(~((values > 0) & np.isfinite(values)))[:1]:
+            where = f"problem {index[0]}, index {index[-1]}" if values.ndim == 2 else f"index {index[-1]}"
+            raise ValueError(
+                f"scale = {values[tuple(index)]} at {where}; expected positive, finite numbers: typical sizes of the parameters"
+            )
+    return nearest_power_of_two(jax.lax.stop_gradient(flat))
+
+
+def held_in_place(
+    sides: tuple[jax.Array, jax.Array] | None, fixed: jax.Array | None, starts: jax.Array, *, is_batch: bool
+) -> tuple[jax.Array, jax.Array] | None:
+    """The bounds with those of a fixed parameter at its start, both of them."""
+    if fixed is None:
+        return sides
+    at = starts if is_batch else starts[0]
+    infinite = jnp.full_like(at, jnp.inf)
+    lower, upper = (-infinite, infinite) if sides is None else sides
+    return jnp.where(fixed, at, lower), jnp.where(fixed, at, upper)
+
+
+def check_takes_bounds(problem: Minimize, solver: Any, has_limits: bool, instead: str) -> None:
+    """Refuse bounds that the solver would not keep; a solver of least squares may hold fixed parameters all the same.
 
     Raises:
         ValueError: naming the solver, and what to use ``instead``.
     """
-    if problem.is_bounded and not getattr(solver, "takes_bounds", False):
-        raise ValueError(f"solver = {type(solver).__name__}(...) takes no bounds; expected {instead} with bounds")
+    takes = getattr(solver, "takes_bounds", False) or (not has_limits and getattr(solver, "takes_fixed", False))
+    if problem.is_bounded and not takes:
+        what = "bounds" if has_limits else "fixed parameters"
+        raise ValueError(f"solver = {type(solver).__name__}(...) takes no {what}; expected {instead} with {what}")
 
 
 def at_bound(problem: Minimize, x: LaneVector) -> jax.Array:

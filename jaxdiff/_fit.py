@@ -9,21 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._api import (
-    _batch_size,
-    _check_derivatives,
-    _check_solver,
-    _hoist_tracers,
-    _leaf_axes,
-    _map_axes,
-    _pack,
-    _to_front,
-)
-from jaxdiff._bounds import at_bound, check_takes_bounds, flat_bounds, unravel_plain, with_bounds
+from jaxdiff._bounds import at_bound, unravel_plain
+from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
 from jaxdiff._numerics import machine_epsilon
+from jaxdiff._progress import Progress, Report
 from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import (
-    as_data,
     as_float_leaves,
     check_choice,
     check_count,
@@ -39,18 +30,18 @@ from jaxdiff.derivatives import Autodiff
 from jaxdiff.fit_result import FitResult
 from jaxdiff.linalg import PANEL_LIMIT, max_norm
 from jaxdiff.loop import Outcome, attach_derivative
-from jaxdiff.problem import LOSSES, LeastSquares, Packing
-from jaxdiff.result import History, Status, is_success
+from jaxdiff.problem import LOSSES, LeastSquares
+from jaxdiff.result import Status, is_success
 from jaxdiff.solvers import LevenbergMarquardt, LevenbergMarquardtCholesky
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 from jaxdiff.solvers.residual_model import LinearModel, invert_upper
 
-ALONE = BatchOptions(lanes=1, reassociate=False)
-
 _ALIASES = {
     "maxiter": "max_steps",
-    "max_nfev": "max_steps",
-    "maxfev": "max_steps",
+    "max_nfev": "max_evals",
+    "maxfev": "max_evals",
+    "disp": "verbose",
+    "x_scale": "scale",
     "method": "solver",
     "jac": "derivatives",
     "Dfun": "derivatives",
@@ -70,12 +61,17 @@ def least_squares(
     solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     bounds: Any = None,
+    fixed: Any = None,
+    scale: Any = None,
     loss: str = "linear",
     f_scale: Any = 1.0,
     covariance: bool = False,
     has_aux: bool = False,
     max_steps: int = 1000,
+    max_evals: int | None = None,
     history: bool | int = False,
+    callback: Callable[[Progress], Any] | None = None,
+    verbose: int = 0,
     throw: bool = False,
 ) -> FitResult:
     """Minimize ``0.5 sum_i c^2 rho((r_i(x) / c)^2)``, half the sum of squares of residuals or of a robust loss of them.
@@ -91,12 +87,17 @@ def least_squares(
         solver: ``LevenbergMarquardt()``, ``Dogleg()``, ``GaussNewton()``; without bounds a minimizer such as ``BFGS()`` too.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
         bounds: ``(lower, upper)``, each None, a number or a pytree like x; a parameter whose bounds are equal is fixed.
+        fixed: True where a parameter stays at its start, as in `minimize`; ``Dogleg`` and ``GaussNewton`` take it too.
+        scale: the typical size of each parameter, as in `minimize`; the covariance is in the units of x.
         loss: ``"linear"``, ``"soft_l1"``, ``"huber"``, ``"cauchy"`` or ``"arctan"``, as in SciPy.
         f_scale: c, the size of a residual from which on a robust loss bends; in units of the residuals.
         covariance: whether to compute the covariance of the parameters, their standard errors and correlation, and the rank.
         has_aux: whether ``residual`` returns a pair ``(residuals, aux)``.
         max_steps: steps at most; one trial each.
+        max_evals: evaluations of the residuals at most, as in `minimize`.
         history: True keeps every point, a number the last so many.
+        callback: as in `minimize`.
+        verbose: as in `minimize`.
         throw: raise where the solver does not succeed. Not under ``jit``.
 
     Returns:
@@ -115,19 +116,12 @@ def least_squares(
         >>> round(float(result.x["a"]), 4), round(float(result.x["k"]), 4), bool(result.success)
         (3.0, 0.5, True)
     """
-    x0 = as_float_leaves(x0, "x0")
-    args = as_data(args if isinstance(args, tuple) else (args,), "args")
-    packing = _pack(x0, "x0", 0)
-    residual, hoisted = _hoist_tracers(residual, x0, args)
-    args = (*args, *hoisted)
-    start = packing.ravel(x0)
-    sides = flat_bounds(bounds, packing, start[None], is_batch=False)
-    problem = _problem(residual, args, (False,) * len(jax.tree.leaves(args)), packing, derivatives, has_aux, loss, f_scale, sides)
-    result = _solve_fit(problem, solver, start[None], max_steps, ALONE, history, covariance)
-    result = jax.tree.map(lambda leaf: leaf[0], result)
-    if throw:
-        result.raise_if_failed()
-    return result
+    given = gather(residual, x0, args, bounds=bounds, fixed=fixed, scale=scale)
+    report = reporter(callback, verbose)
+    wanted = Wanted(bool(covariance))
+    problem = _problem(given, derivatives, has_aux, loss, f_scale)
+    result = _solve_fit(problem, given, solver, max_steps, ALONE, history, wanted, max_evals, report)
+    return of_one(result, report, verbose, throw)
 
 
 @suggest_keywords(**_ALIASES, chunk_size="options", batch_size="options")
@@ -140,11 +134,14 @@ def least_squares_batch(
     solver: Any = None,
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     bounds: Any = None,
+    fixed: Any = None,
+    scale: Any = None,
     loss: str = "linear",
     f_scale: Any = 1.0,
     covariance: bool = False,
     has_aux: bool = False,
     max_steps: int = 1000,
+    max_evals: int | None = None,
     history: bool | int = False,
     throw: bool = False,
     options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
@@ -162,11 +159,14 @@ def least_squares_batch(
             that it leaves unsolved, as ``options.rescue`` has it.
         derivatives: as in `least_squares`.
         bounds: as in `least_squares`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
+        fixed: as in `least_squares`, shared or for each problem likewise.
+        scale: as in `least_squares`, shared or for each problem likewise.
         loss: as in `least_squares`.
         f_scale: as in `least_squares`.
         covariance: as in `least_squares`.
         has_aux: as in `least_squares`.
         max_steps: steps that each problem may make.
+        max_evals: as in `minimize`, for each problem.
         history: as in `least_squares`.
         throw: raise where any problem did not succeed. Not under ``jit``.
         options: how the batch is run.
@@ -186,28 +186,11 @@ def least_squares_batch(
         >>> result.x.round(6).tolist(), bool(result.success.all())
         ([0.0, 1.0, 2.0, 3.0], True)
     """
-    if not isinstance(options, BatchOptions):
-        raise TypeError(f"options = {options!r}; expected BatchOptions(...)")
-    x0 = as_float_leaves(x0, "x0")
-    args = as_data(args if isinstance(args, tuple) else (args,), "args")
-    axes = _leaf_axes(in_axes, x0, args)
-    num_problems = _batch_size(x0, args, axes)
-    x_axes, arg_axes = axes
-    x0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), x0, x_axes)
-    packing = _pack(x0, "x0", 1)
-    first = lambda leaf, axis: leaf if axis is None else jnp.take(leaf, 0, axis=axis)  # noqa: E731
-    hoisted: tuple[Any, ...] = ()
-    if num_problems:
-        residual, hoisted = _hoist_tracers(residual, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
-    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
-    is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
-    starts = packing.ravel(x0, batch_axes=1)
-    sides = flat_bounds(bounds, packing, starts, is_batch=True)
-    problem = _problem(residual, args, is_batched, packing, derivatives, has_aux, loss, f_scale, sides)
-    result = _solve_fit(problem, solver, starts, max_steps, options, history, covariance)
-    if throw:
-        result.raise_if_failed()
-    return result
+    check_options(options)
+    given = gather(residual, x0, args, is_batch=True, in_axes=in_axes, bounds=bounds, fixed=fixed, scale=scale)
+    problem = _problem(given, derivatives, has_aux, loss, f_scale)
+    result = _solve_fit(problem, given, solver, max_steps, options, history, Wanted(bool(covariance)), max_evals)
+    return result.raise_if_failed() if throw else result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,12 +234,17 @@ def curve_fit(
     sigma: Any = None,
     absolute_sigma: bool = False,
     bounds: Any = None,
+    fixed: Any = None,
+    scale: Any = None,
     loss: str = "linear",
     f_scale: Any = 1.0,
     solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     max_steps: int = 1000,
+    max_evals: int | None = None,
     history: bool | int = False,
+    callback: Callable[[Progress], Any] | None = None,
+    verbose: int = 0,
     throw: bool = False,
 ) -> FitResult:
     """Fit the parameters of a model to data by least squares, with their covariance.
@@ -272,12 +260,17 @@ def curve_fit(
         sigma: standard deviations of y, of its shape or one number; or their covariance, ``[y.size, y.size]``.
         absolute_sigma: whether sigma is in units of y, so that the covariance of the parameters is not scaled by the misfit.
         bounds: as in `least_squares`.
+        fixed: as in `least_squares`.
+        scale: as in `least_squares`.
         loss: as in `least_squares`.
         f_scale: as in `least_squares`.
         solver: as in `least_squares`.
         derivatives: as in `least_squares`; finite differences are of the model's misfit.
         max_steps: as in `least_squares`.
+        max_evals: as in `least_squares`.
         history: as in `least_squares`.
+        callback: as in `minimize`.
+        verbose: as in `minimize`.
         throw: as in `least_squares`.
 
     Returns:
@@ -299,25 +292,12 @@ def curve_fit(
     y = as_float_leaves(y, "y")
     errors, held = _errors(sigma, jnp.shape(y))
     residual = CurveResidual(model, _is_spread(model, p0), errors)
-    result = _fit_entry(
-        residual,
-        p0,
-        (x, y, *held),
-        None,
-        solver,
-        derivatives,
-        bounds,
-        loss,
-        f_scale,
-        max_steps,
-        history,
-        ALONE,
-        absolute_sigma,
-    )
-    result = jax.tree.map(lambda leaf: leaf[0], result)
-    if throw:
-        result.raise_if_failed()
-    return result
+    given = gather(residual, p0, (x, y, *held), name="p0", data_name="data", bounds=bounds, fixed=fixed, scale=scale)
+    report = reporter(callback, verbose)
+    problem = _problem(given, derivatives, False, loss, f_scale)
+    wanted = Wanted(True, True, bool(absolute_sigma))
+    result = _solve_fit(problem, given, solver, max_steps, ALONE, history, wanted, max_evals, report)
+    return of_one(result, report, verbose, throw)
 
 
 @suggest_keywords(**_ALIASES, f="model", xdata="x", ydata="y")
@@ -331,11 +311,14 @@ def curve_fit_batch(
     in_axes: Any = (None, 0, 0),
     absolute_sigma: bool = False,
     bounds: Any = None,
+    fixed: Any = None,
+    scale: Any = None,
     loss: str = "linear",
     f_scale: Any = 1.0,
     solver: Any = None,
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     max_steps: int = 1000,
+    max_evals: int | None = None,
     history: bool | int = False,
     throw: bool = False,
     options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
@@ -351,12 +334,15 @@ def curve_fit_batch(
         in_axes: which axis of each of ``(x, y, p0)`` counts the problems, None where they share it.
         absolute_sigma: as in `curve_fit`.
         bounds: as in `least_squares_batch`.
+        fixed: as in `least_squares_batch`.
+        scale: as in `least_squares_batch`.
         loss: as in `least_squares`.
         f_scale: as in `least_squares`.
         solver: as in `least_squares`. None: `LevenbergMarquardtCholesky`, up to 24 parameters, and `LevenbergMarquardt` for the problems
             that it leaves unsolved, as ``options.rescue`` has it.
         derivatives: as in `least_squares`.
         max_steps: as in `least_squares`.
+        max_evals: as in `least_squares_batch`.
         history: as in `least_squares`.
         throw: as in `least_squares`.
         options: how the batch is run.
@@ -377,8 +363,7 @@ def curve_fit_batch(
         >>> (fit.x.round(6) + 0.0).tolist()
         [[1.0, 2.0], [3.0, -1.0]]
     """
-    if not isinstance(options, BatchOptions):
-        raise TypeError(f"options = {options!r}; expected BatchOptions(...)")
+    check_options(options)
     if not (isinstance(in_axes, (tuple, list)) and len(in_axes) == 3):
         raise ValueError(f"in_axes = {in_axes!r}; expected three entries, for x, y and p0")
     p0 = as_float_leaves(p0, "p0")
@@ -392,48 +377,36 @@ def curve_fit_batch(
     axes = (p_axes, x_axes, y_axis, *((y_axis if is_own else None) for _ in held))
     one = jax.tree.map(lambda leaf: leaf[0], p0) if p_axes == 0 else p0
     residual = CurveResidual(model, _is_spread(model, one), errors)
-    result = _fit_entry(
-        residual, p0, (x, y, *held), axes, solver, derivatives, bounds, loss, f_scale, max_steps, history, options, absolute_sigma
+    given = gather(
+        residual,
+        p0,
+        (x, y, *held),
+        is_batch=True,
+        in_axes=axes,
+        name="p0",
+        data_name="data",
+        bounds=bounds,
+        fixed=fixed,
+        scale=scale,
     )
-    if throw:
-        result.raise_if_failed()
-    return result
+    problem = _problem(given, derivatives, False, loss, f_scale)
+    result = _solve_fit(problem, given, solver, max_steps, options, history, Wanted(True, True, bool(absolute_sigma)), max_evals)
+    return result.raise_if_failed() if throw else result
 
 
-def _fit_entry(
-    residual: CurveResidual,
-    p0: PyTree,
-    args: tuple[PyTree, ...],
-    in_axes: Any,
-    solver: Any,
-    derivatives: Any,
-    bounds: Any,
-    loss: str,
-    f_scale: Any,
-    max_steps: Any,
-    history: bool | int,
-    options: BatchOptions,
-    absolute_sigma: bool,
-) -> FitResult:
-    """One data set (``in_axes`` None) or many; every field of the result has a leading axis of problems."""
-    args = as_data(args, "data")
-    fun: Any = residual
-    if in_axes is None:
-        packing = _pack(p0, "p0", 0)
-        fun, hoisted = _hoist_tracers(fun, p0, args)
-        args, is_batched = (*args, *hoisted), (False,) * (len(jax.tree.leaves(args)) + len(hoisted))
-        starts = packing.ravel(p0)[None]
-    else:
-        x_axes, arg_axes = _leaf_axes(tuple(in_axes), p0, args)
-        num_problems = _batch_size(p0, args, (x_axes, arg_axes))
-        p0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), p0, x_axes)
-        packing = _pack(p0, "p0", 1)
-        args = _map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes)
-        is_batched = tuple(axis is not None for axis in arg_axes)
-        starts = packing.ravel(p0, batch_axes=1)
-    sides = flat_bounds(bounds, packing, starts, is_batch=in_axes is not None)
-    problem = _problem(fun, args, is_batched, packing, derivatives, False, loss, f_scale, sides)
-    return _solve_fit(problem, solver, starts, max_steps, options, history, True, True, bool(absolute_sigma))
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a fit is asked for beside its parameters.
+
+    Attributes:
+        covariance: their covariance, and what follows from it.
+        is_curve: a status for data that are not finite or do not determine the parameters.
+        is_absolute: whether the covariance is not scaled by the misfit.
+    """
+
+    covariance: bool
+    is_curve: bool = False
+    is_absolute: bool = False
 
 
 def _errors(sigma: Any, shape: tuple[int, ...]) -> tuple[str, tuple[Any, ...]]:
@@ -474,64 +447,43 @@ def _is_spread(model: Any, p0: PyTree) -> bool:
     return len(required) != 2 or leaves[0].shape[0] == 1
 
 
-def _problem(
-    residual: Objective,
-    args: tuple[PyTree, ...],
-    is_batched: tuple[bool, ...],
-    packing: Packing,
-    derivatives: Any,
-    has_aux: bool,
-    loss: str,
-    f_scale: Any,
-    sides: tuple[jax.Array, jax.Array] | None,
-) -> LeastSquares:
+def _problem(given: Given, derivatives: Any, has_aux: bool, loss: str, f_scale: Any) -> LeastSquares:
     check_choice(loss, "loss", LOSSES)
     check_positive(f_scale, "f_scale")
-    args, is_batched = with_bounds(args, is_batched, sides)
-    return LeastSquares(
-        residual,
-        args,
-        is_batched,
-        packing,
-        _check_derivatives(derivatives),
-        bool(has_aux),
-        is_bounded=sides is not None,
-        loss=loss,
-        loss_scale=jnp.asarray(f_scale, packing.dtype),
-    )
+    return given.problem(LeastSquares, derivatives, has_aux, loss=loss, loss_scale=jnp.asarray(f_scale, given.packing.dtype))
 
 
 def _solve_fit(
     problem: LeastSquares,
+    given: Given,
     solver: Any,
-    starts: jax.Array,
     max_steps: Any,
     options: BatchOptions,
     history: bool | int,
-    covariance: bool,
-    is_curve: bool = False,
-    is_absolute: bool = False,
+    wanted: Wanted,
+    max_evals: Any = None,
+    report: Report | None = None,
 ) -> FitResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     # One problem is never rescued: its solver was named.
     wants_rescue = options is not ALONE and (solver is None if options.rescue is None else options.rescue)
     if solver is None:
         solver = LevenbergMarquardtCholesky() if problem.packing.size <= PANEL_LIMIT else LevenbergMarquardt()
-    solver = _check_solver(solver)
-    check_takes_bounds(problem, solver, "LevenbergMarquardt(...)")
+    solver = settled(solver, problem, given.has_limits, "LevenbergMarquardt(...)")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
-    length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
+    starts, length = given.starts, history_length(history, max_steps)
     plan = options.plan(problem, starts.shape[0], length > 0)
-    kinds = {"covariance": bool(covariance), "is_curve": is_curve, "is_absolute": is_absolute}
     with explain_tracing_errors():
-        result = execute(_run_fit, problem, solver, starts, max_steps, plan, trace_length=min(length, max_steps + 1), **kinds)
+        result = execute(_run_fit, problem, wrapped(solver, max_evals, report), starts, max_steps, plan, trace_length=length, wanted=wanted)
     if not wants_rescue or is_traced((result.status, problem)):
         return result
 
     def again(problem: LeastSquares, starts: jax.Array) -> FitResult:
         plain = dataclasses.replace(options, rescue=False, mode="auto", lanes=None)
-        return _solve_fit(problem, LevenbergMarquardt(), starts, max_steps, plain, history, covariance, is_curve, is_absolute)
+        return _solve_fit(
+            problem, dataclasses.replace(given, starts=starts), LevenbergMarquardt(), max_steps, plain, history, wanted, max_evals
+        )
 
     return rescue(result, problem, starts, again)
 
@@ -546,9 +498,7 @@ def _run_fit(
     count: int,
     plan: Plan,
     trace_length: int,
-    covariance: bool,
-    is_curve: bool,
-    is_absolute: bool,
+    wanted: Wanted,
 ) -> FitResult:
     outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
     problem = lanes_last(problem, first, count)
@@ -556,35 +506,30 @@ def _run_fit(
     problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
     free = problem.free(outcome.x, outcome.gradient)
     extra: dict[str, Any] = {}
-    if covariance:
-        extra = _covariance(problem, outcome, is_absolute)
-    if is_curve:
+    if wanted.covariance:
+        extra = _covariance(problem, outcome, wanted.is_absolute)
+    if wanted.is_curve:
         status = _data_status(jax.lax.stop_gradient(problem), outcome, extra["is_full_rank"])
         outcome = dataclasses.replace(outcome, status=status)
     solution, value = attach_derivative(problem, outcome.x, outcome.value, outcome.status)
-    history = None
-    if trace is not None:
-        per_problem = problems_first(trace)
-        points = packing.unravel(per_problem.x)
-        history = History(value=per_problem.value, optimality=per_problem.optimality, step_size=per_problem.step_size, x=points)
     residuals = problem.residuals(solution)
     n = packing.size
     num_free = jnp.full(count, n, jnp.int32) if free is None else jnp.sum(free, axis=0, dtype=jnp.int32)
     flags = at_bound(problem, outcome.x)
-    if covariance:
+    if wanted.covariance:
         errors = jnp.where(flags == 2, 0, extra.pop("standard_errors"))
         extra = problems_first(extra) | {"standard_errors": unravel_plain(packing, errors.T)}
     return FitResult(
-        x=packing.unravel(solution.T),
+        x=packing.unravel(problem.unscaled(solution).T),
         fun=value,
-        jac=packing.unravel(outcome.gradient.T),
+        jac=packing.unravel(problem.per_unit(outcome.gradient).T),
         nit=outcome.num_steps,
         nfev=outcome.num_evaluations,
         steps_paid=outcome.steps_paid,
         status=outcome.status,
         success=is_success(outcome.status),
-        optimality=max_norm(outcome.gradient if free is None else jnp.where(free, outcome.gradient, 0)),
-        history=history,
+        optimality=max_norm(problem.per_unit(problem.projected(outcome.x, outcome.gradient))),
+        history=history_of(problem, trace),
         aux=problems_first(problem.aux(solution)),
         residuals=residuals.T,
         at_bound=unravel_plain(packing, flags.T),
@@ -613,6 +558,8 @@ def _covariance(problem: LeastSquares, outcome: Outcome, is_absolute: bool) -> d
     inverse = invert_upper(model.factor)
     inverse = inverse / jnp.where(has_column, model.column_norms, 1)[:, None]
     inverse = jnp.where(has_column[:, None] & has_column[None], inverse, 0)
+    if problem.units is not None:
+        inverse = inverse * problem.units[:, None]
     dof = m - num_free
     variance = jnp.ones(lanes, outcome.x.dtype) if is_absolute else 2 * value / jnp.where(dof > 0, dof, 1)
     variance = variance if is_absolute else jnp.where(dof > 0, variance, jnp.inf)
@@ -637,7 +584,7 @@ def _covariance(problem: LeastSquares, outcome: Outcome, is_absolute: bool) -> d
 
 def _data_status(problem: LeastSquares, outcome: Outcome, is_full_rank: jax.Array) -> jax.Array:
     """INVALID_DATA where the data are not finite, SINGULAR where they do not determine the parameters of a fit that converged."""
-    own = 2 if problem.is_bounded else 0
+    own = problem.num_own
     leaves = jax.tree.leaves(problem.args)
     is_valid = jnp.ones(outcome.status.shape, bool)
     for leaf, batched in list(zip(leaves, problem.is_batched, strict=True))[: len(leaves) - own]:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._api import _batch_size, _leaf_axes, _map_axes, minimize_batch
+from jaxdiff._api import minimize_batch
+from jaxdiff._entry import batch_size, leaf_axes, map_axes
 from jaxdiff._fit import least_squares_batch
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
@@ -163,7 +164,7 @@ def multistart(
         """Every run, ``[problems, runs]`` in front of each field."""
         runs = jax.tree.leaves(points)[0].shape[1]
         flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), points)
-        data = _map_axes(lambda leaf, axis: leaf if axis is None else jnp.repeat(jnp.moveaxis(leaf, axis, 0), runs, axis=0), args, arg_axes)
+        data = map_axes(lambda leaf, axis: leaf if axis is None else jnp.repeat(jnp.moveaxis(leaf, axis, 0), runs, axis=0), args, arg_axes)
         axes = (0, *jax.tree.structure(args).unflatten([None if axis is None else 0 for axis in arg_axes]))
         common = {"in_axes": axes, "derivatives": derivatives, "bounds": _repeated(bounds, flat, num_problems, runs)}
         common |= {"max_steps": steps, "options": chosen}
@@ -213,12 +214,12 @@ def _axes(
     in_axes: Any, starts: PyTree, args: tuple[PyTree, ...], is_drawn: bool
 ) -> tuple[tuple[tuple[int | None, ...], tuple[int | None, ...]], int | None]:
     """Axes of problems, and how many problems; None where nothing counts them."""
-    axes = _leaf_axes(in_axes, starts, args)
+    axes = leaf_axes(in_axes, starts, args)
     if is_drawn and any(axis is not None for axis in axes[0]):
         raise ValueError(f"in_axes = {in_axes!r}, but starts are drawn; expected None for them: all problems share them")
     if all(axis is None for axis in (*axes[0], *axes[1])):
         return axes, None
-    return axes, _batch_size(starts, args, axes)
+    return axes, batch_size(starts, args, axes)
 
 
 def _to_blocks(starts: PyTree, axes: tuple[int | None, ...], num_problems: int) -> tuple[PyTree, int]:
@@ -227,7 +228,7 @@ def _to_blocks(starts: PyTree, axes: tuple[int | None, ...], num_problems: int) 
     def to_block(leaf: jax.Array, axis: int | None) -> jax.Array:
         return jnp.broadcast_to(leaf, (num_problems, *leaf.shape)) if axis is None else jnp.moveaxis(leaf, axis, 0)
 
-    starts = _map_axes(to_block, starts, axes)
+    starts = map_axes(to_block, starts, axes)
     shapes = [leaf.shape for leaf in jax.tree.leaves(starts)]
     if not shapes or any(len(shape) < 2 or shape[1] != shapes[0][1] or shape[1] == 0 for shape in shapes):
         raise ValueError(f"starts has leaves of shapes {shapes}, problems first; expected one number of starts, at least one, in all")

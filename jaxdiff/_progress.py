@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneVector, PyTree
-from jaxdiff.linalg import max_norm
+from jaxdiff.loop import report_of
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 
@@ -29,6 +29,9 @@ class Progress:
         value: f at x.
         optimality: largest absolute entry of the gradient, parameters that a bound holds left out.
         step_size: multiple of the solver's step that comes next, NaN where a solver has none.
+        damping: the damping of Levenberg and Marquardt or the radius of a trust region that comes next, NaN where a solver has none.
+        step_length: how far x lies from the last point; 0 behind a trial that was rejected.
+        reduction: by how much f has fallen; NaN at the start.
         x: the point, like ``x0``.
         status: why the solver stopped here; RUNNING where it goes on.
     """
@@ -38,6 +41,9 @@ class Progress:
     value: float
     optimality: float
     step_size: float
+    damping: float
+    step_length: float
+    reduction: float
     x: PyTree
     status: Status
 
@@ -93,27 +99,24 @@ class Report:
     callback: Callable[[Progress], Any] | None
     is_printed: bool
 
-    def __call__(self, num_steps: Any, num_evaluations: Any, value: Any, optimality: Any, step_size: Any, status: Any, x: PyTree) -> None:
+    def __call__(self, num_steps: Any, num_evaluations: Any, status: Any, numbers: dict[str, Any], x: PyTree) -> None:
         """Take one step's numbers from the device."""
         whole = lambda a: int(np.asarray(a))  # noqa: E731
-        real = lambda a: float(np.asarray(a))  # noqa: E731
         progress = Progress(
             num_steps=whole(num_steps),
             num_evaluations=whole(num_evaluations),
-            value=real(value),
-            optimality=real(optimality),
-            step_size=real(step_size),
-            x=jax.tree.map(np.asarray, x),
             status=Status(whole(status)),
+            x=jax.tree.map(np.asarray, x),
+            **{name: float(np.asarray(number)) for name, number in numbers.items()},
         )
         if self.is_printed:
             if progress.num_steps == 0:
-                print(f"{'step':>8}{'evaluations':>13}{'f':>18}{'optimality':>14}{'step size':>13}")
-            print(
-                f"{progress.num_steps:>8}{progress.num_evaluations:>13}{progress.value:>18.8e}{progress.optimality:>14.2e}"
-                f"{progress.step_size:>13.2e}",
-                flush=True,
-            )
+                print(f"{'step':>8}{'evaluations':>13}{'f':>18}{'reduction':>13}{'step length':>13}{'optimality':>13}")
+            # At the start there is neither a step nor a reduction, as in SciPy's table.
+            is_start = np.isnan(progress.reduction)
+            moved = f"{'':>26}" if is_start else f"{progress.reduction:>13.2e}{progress.step_length:>13.2e}"
+            row = f"{progress.num_steps:>8}{progress.num_evaluations:>13}{progress.value:>18.8e}"
+            print(f"{row}{moved}{progress.optimality:>13.2e}", flush=True)
         if self.callback is not None:
             self.callback(progress)
 
@@ -131,8 +134,9 @@ class Reporting(Wrapper):
     def step(self, problem: Minimize, state: Any) -> Any:
         """See `solvers.base.Solver`."""
         new = self.solver.step(problem, state)
-        step_size = getattr(new, "step_size", jnp.full_like(new.value, jnp.nan))
-        optimality = max_norm(problem.projected(new.x, new.gradient))
-        numbers = (new.num_steps, new.num_evaluations, new.value, optimality, step_size, new.status)
-        jax.debug.callback(self.report, *(number[0] for number in numbers), problem.packing.unravel(new.x[:, 0]))
+        reduction = jnp.where(state.num_steps < 0, jnp.nan, state.value - new.value)
+        numbers = {"value": new.value, "reduction": reduction, **report_of(problem, state, new)}
+        numbers = {name: number[0] for name, number in numbers.items()}
+        counts = (new.num_steps[0], new.num_evaluations[0], new.status[0])
+        jax.debug.callback(self.report, *counts, numbers, problem.unravel(problem.unscaled(new.x)[:, 0]))
         return new

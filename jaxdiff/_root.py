@@ -1,32 +1,39 @@
 """The entries of root finding: equations from a start, or one equation in a bracket; one problem or many."""
 
 import dataclasses
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiff._api import _batch_size, _check_derivatives, _hoist_tracers, _leaf_axes, _map_axes, _pack, _to_front
-from jaxdiff._types import Objective, PyTree
-from jaxdiff._validation import (
-    as_data,
-    as_float_leaves,
-    check_count,
-    check_tolerance,
-    closest,
-    explain_tracing_errors,
-    is_traced,
-    suggest_keywords,
+from jaxdiff._entry import (
+    ALONE,
+    Given,
+    batch_size,
+    check_options,
+    gather,
+    history_length,
+    history_of,
+    leaf_axes,
+    map_axes,
+    of_one,
+    refuse_words,
+    reporter,
+    to_front,
+    wrapped,
 )
+from jaxdiff._held import hold_unknowns
+from jaxdiff._progress import Progress, Report
+from jaxdiff._types import Objective, PyTree
+from jaxdiff._validation import as_data, as_float_leaves, check_count, check_tolerance, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.implicit import attach_root_derivative
 from jaxdiff.linalg import max_norm
 from jaxdiff.loop import Outcome
-from jaxdiff.problem import Packing
-from jaxdiff.result import History, Status, is_success
+from jaxdiff.result import Status, is_success
 from jaxdiff.root_problem import Root, output_packing
 from jaxdiff.root_result import RootResult
 from jaxdiff.solvers import ROOT_SOLVERS, Chandrupatla, NewtonRoot
@@ -34,7 +41,8 @@ from jaxdiff.solvers.base import Solver, spread_tolerance
 
 _ALIASES = {
     "maxiter": "max_steps",
-    "maxfev": "max_steps",
+    "maxfev": "max_evals",
+    "disp": "verbose",
     "method": "solver",
     "tol": "solver",
     "xtol": "solver",
@@ -52,9 +60,14 @@ def root(
     *,
     solver: Any = NewtonRoot(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    fixed: Any = None,
+    scale: Any = None,
     has_aux: bool = False,
     max_steps: int = 256,
+    max_evals: int | None = None,
     history: bool | int = False,
+    callback: Callable[[Progress], Any] | None = None,
+    verbose: int = 0,
     throw: bool = False,
 ) -> RootResult:
     """Find x with F(x) = 0: as many equations as unknowns.
@@ -68,11 +81,17 @@ def root(
         x0: where to start; a pytree of real numbers. A list of plain numbers is an array. Integers are promoted to the default float.
         args: data for ``fun``: a tuple of pytrees; anything else is the only one. Data are arguments rather than closures, so that other
             data of the same shape do not compile again.
-        solver: such as ``NewtonRoot()``.
+        solver: ``NewtonRoot()`` or ``Broyden()``.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
+        fixed: True where an unknown stays at its start; booleans, a pytree like x. There are then as many equations as other unknowns. Not
+            traced: another choice is another program.
+        scale: the typical size of each unknown, positive; one number or a pytree like x; rounded to a power of two.
         has_aux: whether ``fun`` returns a pair ``(F, aux)``.
         max_steps: steps at most; one trial each.
+        max_evals: evaluations of F at most, as in `minimize`.
         history: True keeps every point, a number the last so many.
+        callback: as in `minimize`; ``value`` and ``optimality`` are the largest absolute component of F.
+        verbose: as in `minimize`.
         throw: raise where the solver does not succeed. Not under ``jit``.
 
     Returns:
@@ -90,14 +109,11 @@ def root(
         (2.0, 0.08333)
     """
     _check_solver(solver, is_bracketing=False)
-    x0 = as_float_leaves(x0, "x0")
-    args = as_data(args if isinstance(args, tuple) else (args,), "args")
-    problem = _problem_of_one(fun, x0, args, derivatives, has_aux)
-    result = _solve(problem, solver, problem.packing.ravel(x0)[None], max_steps, BatchOptions(lanes=1), history)
-    result = jax.tree.map(lambda leaf: leaf[0], result)
-    if throw:
-        result.raise_if_failed()
-    return result
+    report = reporter(callback, verbose)
+    given, held = hold_unknowns(fixed, gather(fun, x0, args, scale=scale), derivatives)
+    problem = _problem(given, held.derivatives, has_aux, held.place)
+    result = _solve(problem, solver, given.starts, max_steps, ALONE, history, max_evals, report)
+    return of_one(result, report, verbose, throw)
 
 
 @suggest_keywords(**_ALIASES, chunk_size="options", batch_size="options")
@@ -109,8 +125,11 @@ def root_batch(
     in_axes: Any = 0,
     solver: Any = NewtonRoot(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
+    fixed: Any = None,
+    scale: Any = None,
     has_aux: bool = False,
     max_steps: int = 256,
+    max_evals: int | None = None,
     history: bool | int = False,
     throw: bool = False,
     options: BatchOptions = BatchOptions(),  # noqa: B008 (frozen)
@@ -126,8 +145,11 @@ def root_batch(
         in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
         solver: as in `root`.
         derivatives: as in `root`.
+        fixed: as in `root`; the same for all problems.
+        scale: as in `root`, shared by all problems; a leaf with a leading axis of problems has sizes for each.
         has_aux: as in `root`.
         max_steps: steps that each problem may make.
+        max_evals: as in `minimize`, for each problem.
         history: as in `root`.
         throw: raise where any problem did not succeed. Not under ``jit``.
         options: how the batch is run.
@@ -146,18 +168,12 @@ def root_batch(
         >>> result.x[:2].round(9).tolist(), result.success.tolist()
         ([1.0, 2.0], [True, True, False])
     """
-    _check_options(options)
+    check_options(options)
     _check_solver(solver, is_bracketing=False)
-    x0 = as_float_leaves(x0, "x0")
-    args = as_data(args if isinstance(args, tuple) else (args,), "args")
-    axes = _leaf_axes(in_axes, x0, args)
-    num_problems = _batch_size(x0, args, axes)
-    x0 = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), x0, axes[0])
-    problem = _problem_of_many(fun, x0, args, axes[1], num_problems, derivatives, has_aux)
-    result = _solve(problem, solver, problem.packing.ravel(x0, batch_axes=1), max_steps, options, history)
-    if throw:
-        result.raise_if_failed()
-    return result
+    given, held = hold_unknowns(fixed, gather(fun, x0, args, is_batch=True, in_axes=in_axes, scale=scale), derivatives)
+    problem = _problem(given, held.derivatives, has_aux, held.place)
+    result = _solve(problem, solver, given.starts, max_steps, options, history, max_evals)
+    return result.raise_if_failed() if throw else result
 
 
 @suggest_keywords(**_ALIASES, x0="bracket", options="solver")
@@ -210,15 +226,11 @@ def root_scalar(
         raise ValueError(
             f"bracket has ends of shapes {jnp.shape(a)} and {jnp.shape(b)}; expected two numbers (root_scalar_batch takes many)"
         )
-    args = as_data(args if isinstance(args, tuple) else (args,), "args")
-    problem = _problem_of_one(fun, a, args, Autodiff(), has_aux)
-    result = _solve(problem, solver, jnp.stack([a, b])[None], max_steps, BatchOptions(lanes=1), history)
-    result = jax.tree.map(lambda leaf: leaf[0], result)
+    problem = _problem(gather(fun, a, args), Autodiff(), has_aux)
+    result = of_one(_solve(problem, solver, jnp.stack([a, b])[None], max_steps, ALONE, history), None, 0, False)
     if not is_traced(result) and int(result.status) == Status.NO_SIGN_CHANGE:
         raise ValueError(f"bracket = ({a}, {b}): fun has the same sign at both ends; expected opposite signs")
-    if throw:
-        result.raise_if_failed()
-    return result
+    return result.raise_if_failed() if throw else result
 
 
 @suggest_keywords(**_ALIASES, x0="bracket", chunk_size="options", batch_size="options")
@@ -265,20 +277,18 @@ def root_scalar_batch(
         >>> result.x[:2].round(9).tolist(), result.status_name
         ([1.0, 2.0], 'CONVERGED_VALUE: 2, NO_SIGN_CHANGE: 1')
     """
-    _check_options(options)
+    check_options(options)
     _check_solver(solver, is_bracketing=True)
     ends = _ends(bracket)
     args = as_data(args if isinstance(args, tuple) else (args,), "args")
-    axes = _leaf_axes(in_axes, ends, args)
-    num_problems = _batch_size(ends, args, axes)
-    ends = _map_axes(lambda leaf, axis: _to_front(leaf, axis, num_problems), ends, axes[0])
+    axes = leaf_axes(in_axes, ends, args)
+    ends = map_axes(lambda leaf, axis: to_front(leaf, axis, batch_size(ends, args, axes)), ends, axes[0])
     if any(end.ndim != 1 for end in ends):
         raise ValueError(f"bracket has ends of shapes {[end.shape for end in ends]}; expected one number for each problem")
-    problem = _problem_of_many(fun, ends[0], args, axes[1], num_problems, Autodiff(), has_aux)
-    result = _solve(problem, solver, jnp.stack(ends, axis=1), max_steps, options, history)
-    if throw:
-        result.raise_if_failed()
-    return result
+    arg_axes = jax.tree.structure(args).unflatten(axes[1])
+    given = gather(fun, ends[0], args, is_batch=True, in_axes=(0, *arg_axes))
+    result = _solve(_problem(given, Autodiff(), has_aux), solver, jnp.stack(ends, axis=1), max_steps, options, history)
+    return result.raise_if_failed() if throw else result
 
 
 def _ends(bracket: Any) -> tuple[jax.Array, jax.Array]:
@@ -294,52 +304,35 @@ def _ends(bracket: Any) -> tuple[jax.Array, jax.Array]:
     return a.astype(dtype), b.astype(dtype)
 
 
-def _problem_of_one(fun: Objective, x0: PyTree, args: tuple[PyTree, ...], derivatives: Any, has_aux: bool) -> Root:
-    packing = _pack(x0, "x0", 0)
-    fun, hoisted = _hoist_tracers(fun, x0, args)
-    args = (*args, *hoisted)
-    return _problem(fun, args, (False,) * len(jax.tree.leaves(args)), packing, derivatives, has_aux)
-
-
-def _problem_of_many(
-    fun: Objective,
-    x0: PyTree,
-    args: tuple[PyTree, ...],
-    arg_axes: tuple[int | None, ...],
-    num_problems: int,
-    derivatives: Any,
-    has_aux: bool,
-) -> Root:
-    """Many problems; ``x0`` has its problems in the first axis."""
-    packing = _pack(x0, "x0", 1)
-    hoisted: tuple[Any, ...] = ()
-    if num_problems:
-        first = lambda leaf, axis: leaf if axis is None else jnp.take(leaf, 0, axis=axis)  # noqa: E731
-        fun, hoisted = _hoist_tracers(fun, jax.tree.map(lambda leaf: leaf[0], x0), _map_axes(first, args, arg_axes))
-    args = (*_map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
-    return _problem(fun, args, (*(axis is not None for axis in arg_axes), *(False for _ in hoisted)), packing, derivatives, has_aux)
-
-
-def _problem(
-    fun: Objective, args: tuple[PyTree, ...], is_batched: tuple[bool, ...], packing: Packing, derivatives: Any, has_aux: bool
-) -> Root:
+def _problem(given: Given, derivatives: Any, has_aux: bool, place: Any = None) -> Root:
+    user = len(given.args) - (1 if given.is_scaled else 0)
+    args = given.args[:user]
     with explain_tracing_errors():
-        fun_packing = output_packing(fun, packing, bool(has_aux), args, is_batched)
-    return Root(fun, args, is_batched, packing, _check_derivatives(derivatives), bool(has_aux), fun_packing=fun_packing)
+        fun_packing = output_packing(given.fun, given.packing, bool(has_aux), args, given.is_batched[: len(jax.tree.leaves(args))])
+    return given.problem(Root, derivatives, has_aux, fun_packing=fun_packing, place=place)
 
 
-def _solve(problem: Root, solver: Any, starts: jax.Array, max_steps: Any, options: BatchOptions, history: bool | int) -> RootResult:
+def _solve(
+    problem: Root,
+    solver: Any,
+    starts: jax.Array,
+    max_steps: Any,
+    options: BatchOptions,
+    history: bool | int,
+    max_evals: Any = None,
+    report: Report | None = None,
+) -> RootResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
-    solver = _resolved(solver, problem)
+    solver = wrapped(_resolved(solver, problem), max_evals, report)
     max_steps = check_count(max_steps, "max_steps")
-    length = max_steps + 1 if history is True else check_count(0 if history is False else history, "history")
+    length = history_length(history, max_steps)
     # Whether F vanishes to rounding is read off its rounding errors: the compiler must leave sums in their order.
     plan = options.plan(problem, starts.shape[0], length > 0, may_reassociate=False)
     with explain_tracing_errors():
-        return execute(_run, problem, solver, starts, max_steps, plan, trace_length=min(length, max_steps + 1))
+        return execute(_run_root, problem, solver, starts, max_steps, plan, trace_length=length)
 
 
-def _run(
+def _run_root(
     problem: Root, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, *, count: int, plan: Plan, trace_length: int
 ) -> RootResult:
     outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
@@ -347,26 +340,19 @@ def _run(
     own_starts = jax.lax.dynamic_slice_in_dim(starts, first, count)[:, : problem.packing.size]
     outcome = _settled(*jax.lax.stop_gradient((problem, outcome, own_starts.T)))
     solution, residuals = attach_root_derivative(problem, outcome.x, outcome.gradient, outcome.status)
-    packing = problem.packing
-    problems_first = lambda tree: jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)  # noqa: E731
-    history = None
-    if trace is not None:
-        per_problem = problems_first(trace)
-        points = packing.unravel(per_problem.x)
-        history = History(value=per_problem.value, optimality=per_problem.optimality, step_size=per_problem.step_size, x=points)
     assert problem.fun_packing is not None
     return RootResult(
-        x=packing.unravel(solution.T),
+        x=problem.unravel(problem.unscaled(solution).T),
         fun=problem.fun_packing.unravel(residuals.T),
         jac=None,
         nit=outcome.num_steps,
         nfev=outcome.num_evaluations,
-        steps_paid=outcome.steps_paid,
         status=outcome.status,
         success=is_success(outcome.status),
         optimality=max_norm(outcome.gradient),
-        history=history,
-        aux=problems_first(problem.aux(solution)),
+        history=history_of(problem, trace),
+        aux=jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), problem.aux(solution)),
+        steps_paid=outcome.steps_paid,
     )
 
 
@@ -383,7 +369,6 @@ def _settled(problem: Root, outcome: Outcome, start: jax.Array) -> Outcome:
 
 def _resolved(solver: Any, problem: Root) -> Any:
     """The solver with its tolerances as arrays that meet a block of lanes: xtol is like x, ftol like F."""
-    packings = {"xtol": problem.packing, "ftol": problem.fun_packing}
     dtype = problem.packing.dtype
     resolved = {}
     for name in solver.tolerance_names:
@@ -392,25 +377,21 @@ def _resolved(solver: Any, problem: Root) -> Any:
             value = solver.default_tolerance(name, dtype, problem.derivatives.is_exact)
         else:
             check_tolerance(value, name, dtype, zero_disables=True)
-        resolved[name] = spread_tolerance(value, packings[name], "x0" if name == "xtol" else "what fun returns")
+        if name == "xtol":
+            resolved[name] = problem.among_unknowns(spread_tolerance(value, problem.packing_of_x))
+        else:
+            assert problem.fun_packing is not None
+            resolved[name] = spread_tolerance(value, problem.fun_packing, "what fun returns")
     return dataclasses.replace(solver, **resolved)
-
-
-def _check_options(options: Any) -> None:
-    if not isinstance(options, BatchOptions):
-        raise TypeError(f"options = {options!r}; expected BatchOptions(...)")
 
 
 def _check_solver(solver: Any, *, is_bracketing: bool) -> None:
     kinds = [kind for kind in ROOT_SOLVERS.values() if getattr(kind, "takes_bracket", False) == is_bracketing]
-    known = ", ".join(kind.__name__ for kind in kinds)
-    if isinstance(solver, str):
-        near = closest(solver.replace("_", ""), [kind.__name__.lower() for kind in kinds])
-        raise ValueError(f"solver = {solver!r}; expected an instance such as {kinds[0].__name__}(), one of {known}{near}")
-    if inspect.isclass(solver):
-        raise TypeError(f"solver = {solver.__name__} is a class; expected an instance: {solver.__name__}(...)")
+    known = [kind.__name__ for kind in kinds]
+    refuse_words(solver, known)
+    words = ", ".join(known)
     if getattr(type(solver), "takes_bracket", False) and not is_bracketing:
-        raise TypeError(f"solver = {type(solver).__name__}(...) needs a bracket: call root_scalar; expected one of {known}")
+        raise TypeError(f"solver = {type(solver).__name__}(...) needs a bracket: call root_scalar; expected one of {words}")
     is_own = not isinstance(solver, tuple(ROOT_SOLVERS.values())) and getattr(type(solver), "finds_roots", False)
     if not isinstance(solver, tuple(kinds)) and not is_own:
-        raise TypeError(f"solver = {solver!r} does not solve equations{' in a bracket' if is_bracketing else ''}; expected one of {known}")
+        raise TypeError(f"solver = {solver!r} does not solve equations{' in a bracket' if is_bracketing else ''}; expected one of {words}")

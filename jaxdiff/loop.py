@@ -26,12 +26,16 @@ class Trace:
         value: f, ``[T, lanes]``.
         optimality: largest absolute entry of the gradient, ``[T, lanes]``.
         step_size: the solver's step size where it has one, ``[T, lanes]``.
+        damping: the damping of Levenberg and Marquardt or the radius of a trust region where it has one, ``[T, lanes]``.
+        step_length: how far the point lies from the one before, ``[T, lanes]``; 0 behind a trial that was rejected.
         x: points, ``[T, n, lanes]``.
     """
 
     value: jax.Array
     optimality: jax.Array
     step_size: jax.Array
+    damping: jax.Array
+    step_length: jax.Array
     x: jax.Array
 
 
@@ -119,8 +123,8 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
     def body(carry: tuple[jax.Array, Any, Any]) -> tuple[jax.Array, Any, Any]:
         count, state, trace = carry
         was_running = state.status == Status.RUNNING
-        state = step_running(problem, solver, state)
-        return count + 1, state, _record(problem, trace, state, was_running)
+        new = step_running(problem, solver, state)
+        return count + 1, new, _record(problem, trace, state, new, was_running)
 
     count, state, trace = jax.lax.while_loop(is_running, body, (jnp.zeros((), jnp.int32), state, trace))
     outcome = dataclasses.replace(Outcome.of(state), steps_paid=jnp.full(x.shape[-1:], count, jnp.float32))
@@ -160,7 +164,8 @@ def solve_unrolled(problem: Minimize, solver: Solver, x: LaneVector, max_steps: 
     unrolled = Outcome.of(state)
     outcome = jax.lax.stop_gradient(unrolled)
     if first is not None:
-        outcome = select_lanes(is_success(first.status), outcome, first)
+        # Nobody has counted the steps of the scan.
+        outcome = select_lanes(is_success(first.status), outcome, dataclasses.replace(first, steps_paid=None))
     return outcome, *_flagged(unrolled.x, unrolled.value, outcome)
 
 
@@ -169,10 +174,10 @@ def _empty_trace(state: Any, length: int) -> Trace | None:
         return None
     lanes = state.value.shape[0]
     missing = jnp.full((length, lanes), jnp.nan, state.value.dtype)
-    return Trace(missing, missing, missing, jnp.full((length, *state.x.shape), jnp.nan, state.x.dtype))
+    return Trace(missing, missing, missing, missing, missing, jnp.full((length, *state.x.shape), jnp.nan, state.x.dtype))
 
 
-def _record(problem: Minimize, trace: Trace | None, state: Any, was_running: LaneBool) -> Trace | None:
+def _record(problem: Minimize, trace: Trace | None, before: Any, state: Any, was_running: LaneBool) -> Trace | None:
     """Write the point of every lane that has just been stepped; each lane counts its own steps, so a stopped lane keeps its last points."""
     if trace is None:
         return None
@@ -181,13 +186,21 @@ def _record(problem: Minimize, trace: Trace | None, state: Any, was_running: Lan
     # A lane that was not running writes nowhere: its slot is out of range and dropped.
     slot = jnp.where(was_running, slot, length)
     lanes = jnp.arange(slot.shape[0])
-    step_size = getattr(state, "step_size", jnp.full_like(state.value, jnp.nan))
-    return Trace(
-        value=trace.value.at[slot, lanes].set(state.value, mode="drop"),
-        optimality=trace.optimality.at[slot, lanes].set(max_norm(problem.projected(state.x, state.gradient)), mode="drop"),
-        step_size=trace.step_size.at[slot, lanes].set(step_size, mode="drop"),
-        x=trace.x.at[slot, :, lanes].set(state.x.T, mode="drop"),
-    )
+    numbers = {"value": state.value, **report_of(problem, before, state)}
+    rings = {name: getattr(trace, name).at[slot, lanes].set(number, mode="drop") for name, number in numbers.items()}
+    return Trace(**rings, x=trace.x.at[slot, :, lanes].set(state.x.T, mode="drop"))
+
+
+def report_of(problem: Minimize, before: Any, state: Any) -> dict[str, LaneFloat]:
+    """What a history and a callback say of a step beside its value, in the user's units; NaN for what a solver does not have."""
+    missing = jnp.full_like(state.value, jnp.nan)
+    moved = problem.unscaled(state.x - before.x)
+    return {
+        "optimality": max_norm(problem.per_unit(problem.projected(state.x, state.gradient))),
+        "step_size": getattr(state, "step_size", missing),
+        "damping": getattr(state, "damping", getattr(state, "radius", missing)),
+        "step_length": jnp.sqrt(jnp.sum(moved * moved, axis=0)),
+    }
 
 
 def _in_order(trace: Trace, num_steps: LaneInt) -> Trace:

@@ -88,20 +88,37 @@ class Packing:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlatObjective:
+class FlatFunction:
     """The user's function as a function of a flat vector. Holds no data and compares by what it holds, so that it can key a compile cache.
 
     Attributes:
         fun: the user's function of a pytree.
         packing: how the pytree lies in a flat vector.
-        has_aux: whether ``fun`` returns ``(value, aux)``.
-        num_own: how many of the last members of args are the problem's own (its bounds) and not the user's.
+        has_aux: whether ``fun`` returns a pair of its value and ``aux``.
+        num_own: how many of the last members of args are the problem's own (its scale, its bounds) and not the user's.
+        is_scaled: whether the first of these is the scale of x.
     """
 
     fun: Objective
     packing: Packing
     has_aux: bool
     num_own: int = 0
+    is_scaled: bool = False
+
+    def output(self, x: jax.Array, args: tuple[PyTree, ...]) -> Any:
+        """What the user's function returns at a flat x."""
+        x, args = self.given(x, args)
+        return self.fun(self.packing.unravel(x), *args)
+
+    def given(self, x: jax.Array, args: tuple[PyTree, ...]) -> tuple[jax.Array, tuple[PyTree, ...]]:
+        """x in the user's units, and the user's data."""
+        kept = len(args) - self.num_own
+        return (x * args[kept] if self.is_scaled else x), args[:kept]
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatObjective(FlatFunction):
+    """A scalar function of one problem."""
 
     def __call__(self, x: jax.Array, *args: PyTree) -> jax.Array:
         """Return f of one problem at a flat x, in the dtype of x.
@@ -109,7 +126,7 @@ class FlatObjective:
         Raises:
             TypeError: ``fun`` does not return a real floating scalar.
         """
-        output = self.fun(self.packing.unravel(x), *args[: len(args) - self.num_own])
+        output = self.output(x, args)
         if self.has_aux:
             if not (isinstance(output, tuple) and len(output) == 2):
                 raise TypeError(f"fun returned {describe(output)}; with has_aux=True expected a pair (value, aux)")
@@ -126,7 +143,8 @@ class Minimize:
     """Minimize a scalar function, once per lane, perhaps between bounds.
 
     Bounds are data: they ride as the last two members of ``args``, so that a lane that is refilled brings its own. A solver that takes
-    bounds asks ``free`` which parameters may move, and puts every trial through ``project``.
+    bounds asks ``free`` which parameters may move, and puts every trial through ``project``. A scale rides before them: solvers then see
+    x divided by it, bounds likewise, and what they find is brought back by ``unscaled``.
 
     Attributes:
         fun: the user's function for one problem, called as ``fun(x, *args)``.
@@ -136,6 +154,7 @@ class Minimize:
         derivatives: where derivatives come from: autodiff, finite differences, or supplied by the user.
         has_aux: whether ``fun`` returns ``(value, aux)``.
         is_bounded: whether the last two members of ``args`` are the lower and the upper bounds, ``[n]`` or ``[n, lanes]``.
+        is_scaled: whether the member before them is the typical size of each parameter, likewise.
     """
 
     fun: Objective = static()
@@ -145,6 +164,7 @@ class Minimize:
     derivatives: Any = static(default=Autodiff())
     has_aux: bool = static(default=False)
     is_bounded: bool = static(default=False)
+    is_scaled: bool = static(default=False)
 
     @property
     def evaluations_per_gradient(self) -> int:
@@ -154,12 +174,32 @@ class Minimize:
     @property
     def flat_value(self) -> FlatObjective:
         """The function of one problem, of a flat x."""
-        return FlatObjective(self.fun, self.packing, self.has_aux, self.num_own)
+        return FlatObjective(self.fun, self.packing, self.has_aux, self.num_own, self.is_scaled)
 
     @property
     def num_own(self) -> int:
-        """How many of the last members of ``args`` are bounds, and not for ``fun``."""
-        return 2 if self.is_bounded else 0
+        """How many of the last members of ``args`` are scale and bounds, and not for ``fun``."""
+        return (2 if self.is_bounded else 0) + (1 if self.is_scaled else 0)
+
+    @property
+    def units(self) -> jax.Array | None:
+        """The scale, ``[n, lanes]`` or ``[n, 1]``; None without one."""
+        if not self.is_scaled:
+            return None
+        units = self.args[len(self.args) - self.num_own]
+        return units if jnp.ndim(units) == 2 else units[:, None]
+
+    def unscaled(self, x: LaneVector) -> LaneVector:
+        """x in the user's units; x itself, the very array, without a scale."""
+        return x if self.units is None else x * self.units
+
+    def per_unit(self, gradient: LaneVector) -> LaneVector:
+        """A gradient in the user's units; itself without a scale."""
+        return gradient if self.units is None else gradient / self.units
+
+    def unravel(self, x: jax.Array) -> PyTree:
+        """The user's pytree, from the last axis of x in the user's units."""
+        return self.packing.unravel(x)
 
     @property
     def limits(self) -> tuple[jax.Array, jax.Array]:
@@ -199,8 +239,8 @@ class Minimize:
         """What ``fun`` returns beside its value, in every lane, lanes last; None without ``has_aux``."""
         if not self.has_aux:
             return None
-        own = self.num_own
-        return self.over_lanes(lambda x, *args: self.fun(self.packing.unravel(x), *args[: len(args) - own])[1], x)
+        function = FlatFunction(self.fun, self.packing, True, self.num_own, self.is_scaled)
+        return self.over_lanes(lambda x, *args: function.output(x, args)[1], x)
 
     def project(self, x: LaneVector) -> LaneVector:
         """The nearest point between the bounds; x itself, the very array, where there are none."""
@@ -228,16 +268,33 @@ class Minimize:
             return self.derivatives.flattened(self.packing.unravel(jnp.zeros(self.packing.size, self.packing.dtype)))
         if not isinstance(self.derivatives, Supplied):
             return self.derivatives
-        gradient_of, hessian_of, hvp_of = self.derivatives.gradient, self.derivatives.hessian, self.derivatives.hvp
-        packing, own = self.packing, self.num_own
-        users = lambda args: args[: len(args) - own]  # noqa: E731
+        gradient_of: Any = self.derivatives.gradient
+        hessian_of: Any = self.derivatives.hessian
+        hvp_of: Any = self.derivatives.hvp
+        packing = self.packing
+        users = FlatFunction(self.fun, packing, self.has_aux, self.num_own, self.is_scaled)
+        size = lambda args: args[len(args) - self.num_own] if self.is_scaled else 1  # noqa: E731
         given: dict[str, Callable[..., Any]] = {}
+
+        def gradient(x: jax.Array, *args: PyTree) -> jax.Array:
+            flat, own = users.given(x, args)
+            return packing.ravel(gradient_of(packing.unravel(flat), *own)) * size(args)
+
+        def product(x: jax.Array, v: jax.Array, *args: PyTree) -> jax.Array:
+            flat, own = users.given(x, args)
+            return packing.ravel(hvp_of(packing.unravel(flat), packing.unravel(v * size(args)), *own)) * size(args)
+
+        def curvature(x: jax.Array, *args: PyTree) -> jax.Array:
+            flat, own = users.given(x, args)
+            units = jnp.broadcast_to(jnp.asarray(size(args), x.dtype), x.shape)
+            return _flat_matrix(hessian_of(packing.unravel(flat), *own), packing) * units[:, None] * units
+
         if gradient_of is not None:
-            given["gradient"] = lambda x, *args: packing.ravel(gradient_of(packing.unravel(x), *users(args)))
+            given["gradient"] = gradient
         if hvp_of is not None:
-            given["hvp"] = lambda x, v, *args: packing.ravel(hvp_of(packing.unravel(x), packing.unravel(v), *users(args)))
+            given["hvp"] = product
         if hessian_of is not None:
-            given["hessian"] = lambda x, *args: _flat_matrix(hessian_of(packing.unravel(x), *users(args)), packing)
+            given["hessian"] = curvature
         return Supplied(**given)
 
 
@@ -248,20 +305,8 @@ LOSSES = ("linear", "soft_l1", "huber", "cauchy", "arctan")
 
 
 @dataclasses.dataclass(frozen=True)
-class FlatResidual:
-    """The user's residuals as one flat vector, a function of a flat x. Holds no data; compares by what it holds.
-
-    Attributes:
-        fun: the user's function of a pytree.
-        packing: how the pytree lies in a flat vector.
-        has_aux: whether ``fun`` returns ``(residuals, aux)``.
-        num_own: how many of the last members of args are the problem's own (its bounds) and not the user's.
-    """
-
-    fun: Objective
-    packing: Packing
-    has_aux: bool
-    num_own: int
+class FlatResidual(FlatFunction):
+    """The residuals of one problem as one flat vector."""
 
     def __call__(self, x: jax.Array, *args: PyTree) -> jax.Array:
         """Return the residuals of one problem at a flat x, ``[m]``, in the dtype of x.
@@ -270,7 +315,7 @@ class FlatResidual:
             TypeError: ``fun`` does not return real floating arrays.
             ValueError: there are no residuals.
         """
-        output = self.fun(self.packing.unravel(x), *args[: len(args) - self.num_own])
+        output = self.output(x, args)
         if self.has_aux:
             if not (isinstance(output, tuple) and len(output) == 2):
                 raise TypeError(f"fun returned {describe(output)}; with has_aux=True expected a pair (residuals, aux)")
@@ -405,7 +450,7 @@ class LeastSquares(Minimize):
     @property
     def flat_residual(self) -> FlatResidual:
         """The residuals of one problem, of a flat x."""
-        return FlatResidual(self.fun, self.packing, self.has_aux, self.num_own)
+        return FlatResidual(self.fun, self.packing, self.has_aux, self.num_own, self.is_scaled)
 
     @property
     def flat_value(self) -> Any:
@@ -553,18 +598,19 @@ class LeastSquares(Minimize):
     def _flat_derivatives(self) -> Any:
         if not isinstance(self.derivatives, Supplied):
             return super()._flat_derivatives()
-        jacobian_of, packing, own = self.derivatives.jacobian, self.packing, self.flat_residual.num_own
+        jacobian_of, packing, residual = self.derivatives.jacobian, self.packing, self.flat_residual
         if jacobian_of is None:
             return Autodiff()
 
         def flat(x: jax.Array, *args: PyTree) -> jax.Array:
-            tree = jacobian_of(packing.unravel(x), *args[: len(args) - own])
-            return _flat_rows(tree, packing, x.dtype)
+            at, own = residual.given(x, args)
+            rows = flat_rows(jacobian_of(packing.unravel(at), *own), packing, x.dtype)
+            return rows * args[len(own)] if self.is_scaled else rows
 
         return Supplied(jacobian=flat)
 
 
-def _flat_rows(tree: PyTree, packing: Packing, dtype: Any) -> jax.Array:
+def flat_rows(tree: PyTree, packing: Packing, dtype: Any) -> jax.Array:
     """A Jacobian given as a tree of the residuals, in each leaf the tree of x (jax.jacobian's form), as one matrix.
 
     Raises:

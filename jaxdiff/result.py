@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -14,6 +14,9 @@ from jaxdiff._types import PyTree
 
 if TYPE_CHECKING:
     from jaxdiff.batch_report import BatchReport
+
+
+R = TypeVar("R", bound="OptimizeResult")
 
 
 class Status(enum.IntEnum):
@@ -90,13 +93,17 @@ class History:
     Attributes:
         value: f, shape ``[T]``; a batch has ``[lanes, T]``.
         optimality: largest absolute entry of the gradient, shape like ``value``.
-        step_size: factor or learning rate of the step that led to the point, NaN where a solver has none.
+        step_size: factor or learning rate of the step that comes next, NaN where a solver has none.
+        damping: the damping of Levenberg and Marquardt or the radius of a trust region for the next step, NaN where a solver has none.
+        step_length: how far the point lies from the one before, the Euclidean length; 0 behind a trial that was rejected.
         x: the points, like x with a leading axis ``T`` on each leaf.
     """
 
     value: Any
     optimality: Any
     step_size: Any
+    damping: Any
+    step_length: Any
     x: PyTree
 
 
@@ -159,7 +166,7 @@ class OptimizeResult:
         solved = int(np.sum(np.asarray(self.success)))
         return f"{solved:,} of {np.size(self.status):,} problems converged ({self.status_name})."
 
-    def raise_if_failed(self) -> "OptimizeResult":
+    def raise_if_failed(self: R) -> R:
         """The result itself where every problem converged.
 
         Raises:

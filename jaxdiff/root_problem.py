@@ -1,9 +1,11 @@
 """The problem of finding a root: as many equations as unknowns, once per lane."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass, static
@@ -12,15 +14,57 @@ from jaxdiff.problem import FlatResidual, LeastSquares, Packing
 from jaxdiff.result import Status
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the unknowns of a smaller problem belong in x, whose other entries are held. Hashable.
+
+    Attributes:
+        packing: how x lies in a flat vector.
+        index: the places in it.
+    """
+
+    packing: Packing
+    index: tuple[int, ...]
+
+    def filled(self, whole: jax.Array, x: jax.Array) -> PyTree:
+        """The pytree of ``whole`` with ``x`` put into it, both in their last axes."""
+        return self.packing.unravel(whole.at[..., np.asarray(self.index)].set(x))
+
+
 @pytree_dataclass
 class Root(LeastSquares):
     """Find x with F(x) = 0, F having as many components as x. F takes the place of the residuals of least squares.
 
     Attributes:
         fun_packing: how F lies in a flat vector.
+        place: where the unknowns belong in the user's x, whose other entries are the last of the user's data; None: everywhere.
     """
 
     fun_packing: Packing | None = static(default=None)
+    place: Place | None = static(default=None)
+
+    @property
+    def packing_of_x(self) -> Packing:
+        """How the user's x lies in a flat vector."""
+        return self.packing if self.place is None else self.place.packing
+
+    def among_unknowns(self, tolerance: Any) -> Any:
+        """A tolerance like the user's x, ``[]`` or ``[n, 1]``, for the unknowns."""
+        return tolerance if self.place is None or jnp.ndim(tolerance) == 0 else tolerance[np.asarray(self.place.index)]
+
+    def unravel(self, x: jax.Array) -> PyTree:
+        """The user's pytree, held entries included; problems, where ``x`` has them, in its first axis."""
+        if self.place is None:
+            return self.packing.unravel(x)
+        whole = jnp.moveaxis(self.args[len(self.args) - self.num_own - 1], -1, 0) if self._is_held_apart else self.args[-self.num_own - 1]
+        if self._is_held_apart:
+            whole = whole.reshape(whole.shape[0], *[1] * (x.ndim - 2), whole.shape[-1])
+        return self.place.filled(jnp.broadcast_to(whole, (*x.shape[:-1], whole.shape[-1])), x)
+
+    @property
+    def _is_held_apart(self) -> bool:
+        """Whether the held entries differ from problem to problem."""
+        return self.is_batched[len(self.is_batched) - self.num_own - 1]
 
     @property
     def _is_tall(self) -> bool:

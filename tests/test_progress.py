@@ -67,8 +67,9 @@ def test_the_same_callback_compiles_once_and_none_leaves_the_program_as_it_was()
 def test_verbose_prints_a_row_for_every_step_and_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     result = jd.minimize(rosenbrock, [-1.2, 1.0], verbose=2, max_steps=5)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["step", "evaluations", "f", "optimality", "step", "size"]
+    assert lines[0].split() == ["step", "evaluations", "f", "reduction", "step", "length", "optimality"]
     assert [int(line.split()[0]) for line in lines[1:7]] == list(range(6))
+    assert [len(line.split()) for line in lines[1:7]] == [4, *[6] * 5], "at the start there is neither a step nor a reduction"
     assert "Not converged: max_steps were taken." in lines[7]
     assert float(lines[6].split()[2]) == pytest.approx(float(result.fun), rel=1e-8)
     jd.minimize(rosenbrock, [-1.2, 1.0], verbose=1, max_steps=5)

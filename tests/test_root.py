@@ -71,6 +71,32 @@ def test_every_kind_of_root_is_found_and_nothing_else_is_called_one(dtype: str) 
     assert int(result.nit[list(KINDS).index("double root")]) <= 6, "two Newton steps at once lead to a double root"
 
 
+@pytest.mark.core
+def test_secants_find_roots_too_and_call_nothing_else_one(dtype: str) -> None:
+    """Where J vanishes at the start no secant leads away: only Newton's undamped steps from elsewhere do."""
+    result = solved_kinds(jd.Broyden(), dtype)
+    digits = {"double root": 1 / 2, "double root, expanded": 1 / 2, "triple root, expanded": 1 / 3}
+    found = [kind for lane, kind in enumerate(KINDS) if result.success[lane]]
+    for kind in found:
+        distance = min(abs(float(result.x[list(KINDS).index(kind)]) - root) for root in ROOTS.get(kind, [np.inf]))
+        assert distance <= 30 * np.finfo(dtype).eps ** digits.get(kind, 0.75), kind
+    assert set(ROOTS) - set(found) <= {"starts where it is flat", "double root, expanded"}
+    assert jnp.isfinite(result.x).all()
+
+
+def test_secants_spend_fewer_evaluations_on_differences_than_jacobians_do() -> None:
+    fun = load_mgh("Broyden tridiagonal (n=10)").residual
+    spent = {}
+    for solver in (jd.Broyden(), jd.NewtonRoot()):
+        result = jd.root(fun, -np.ones(10), solver=solver, derivatives=jd.FiniteDifference())
+        assert result.success
+        assert float(jnp.abs(fun(result.x)).max()) <= 1e-8
+        spent[solver.name] = int(result.nfev)
+    assert spent["broyden"] < 0.6 * spent["newton_root"]
+    with pytest.raises(ValueError, match="radius = 0; expected a positive, finite number"):
+        jd.Broyden(radius=0)
+
+
 def solve_square(problem: object, solver: object) -> jd.RootResult:
     return jd.root_batch(problem.residual, np.stack([problem.start * scale for scale in (1, 10, 100)]), solver=solver, in_axes=(0,))
 

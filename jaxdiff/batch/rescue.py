@@ -48,7 +48,7 @@ def _is_finite(problem: Minimize, starts: jax.Array, index: np.ndarray) -> np.nd
     """Which of these problems have finite starts and data: where they have not, no solver helps. Bounds may be infinite."""
     finite = np.all(np.isfinite(np.asarray(starts[index])), axis=1)
     leaves = jax.tree.leaves(problem.args)
-    for leaf, batched in list(zip(leaves, problem.is_batched, strict=True))[: len(leaves) - (2 if problem.is_bounded else 0)]:
+    for leaf, batched in list(zip(leaves, problem.is_batched, strict=True))[: len(leaves) - problem.num_own]:
         if batched and jnp.issubdtype(leaf.dtype, jnp.floating):
             finite &= np.all(np.isfinite(np.asarray(leaf[index])).reshape(index.size, -1), axis=1)
     return finite

@@ -10,6 +10,7 @@ from jaxdiff.solvers.base import State as State
 from jaxdiff.solvers.bfgs import BFGS as BFGS
 from jaxdiff.solvers.bracketing import Bisection as Bisection
 from jaxdiff.solvers.bracketing import Chandrupatla as Chandrupatla
+from jaxdiff.solvers.broyden import Broyden as Broyden
 from jaxdiff.solvers.dogleg import Dogleg as Dogleg
 from jaxdiff.solvers.first_order import FromOptax as FromOptax
 from jaxdiff.solvers.gauss_newton import GaussNewton as GaussNewton
@@ -42,4 +43,4 @@ SOLVERS: dict[str, type[Any]] = {
     )
 }
 
-ROOT_SOLVERS: dict[str, type[Any]] = {solver.name: solver for solver in (NewtonRoot, Chandrupatla, Bisection)}
+ROOT_SOLVERS: dict[str, type[Any]] = {solver.name: solver for solver in (NewtonRoot, Broyden, Chandrupatla, Bisection)}

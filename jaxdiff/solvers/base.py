@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff._numerics import machine_epsilon
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_tolerance, is_traced
 from jaxdiff.problem import LeastSquares, Minimize, Packing
@@ -156,6 +157,17 @@ def require_equations(problem: Any, name: str) -> Root:
     if not isinstance(problem, Root):
         raise TypeError(f"solver = {name}(...) finds roots of equations; expected root or root_batch, or a solver that minimizes")
     return problem
+
+
+def default_newton_tolerance(name: str, dtype: DType, is_exact: bool) -> float:
+    """What None stands for in gtol, xtol and ftol of minimizers that see a dense Hessian; our own choices.
+
+    The last step of a quadratically convergent method is almost free, so that gtol is smaller than for those that see gradients only.
+    """
+    if name == "ftol":
+        return 0.0
+    exponents = {"gtol": 3 / 4, "xtol": 2 / 3} if is_exact else {"gtol": 1 / 3, "xtol": 1 / 2}
+    return machine_epsilon(dtype) ** exponents[name]
 
 
 def is_gradient_small(gradient: LaneVector, gtol: Any) -> LaneBool:

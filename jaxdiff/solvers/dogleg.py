@@ -13,46 +13,23 @@ import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector
+from jaxdiff._types import DType, LaneFloat, LaneVector
 from jaxdiff._validation import check_positive
-from jaxdiff.linalg import dot, select_lanes
+from jaxdiff.linalg import dot
 from jaxdiff.problem import LeastSquares
-from jaxdiff.result import Status
-from jaxdiff.solvers.base import check_dense, counted, require_residuals, unevaluated
-from jaxdiff.solvers.residual_model import LinearModel, default_residual_tolerance, safe_norm, try_point
+from jaxdiff.solvers.base import check_dense, require_residuals
+from jaxdiff.solvers.residual_model import FitState, LinearModel, default_residual_tolerance, safe_norm, try_point
 
 
 @pytree_dataclass
-class DoglegState:
-    """State of Powell's dogleg.
+class DoglegState(FitState):
+    """State of Powell's dogleg: the fields of `FitState`, and the region.
 
     Attributes:
-        x: current points.
-        value: the cost there.
-        gradient: its gradient there.
-        model: the residuals to first order there.
-        newton: the Gauss-Newton step.
-        radius: of the trust region, in the norm |D p|, D the largest column norms so far; NaN before the start is evaluated.
-        largest_norms: largest length of each column of the Jacobian so far.
-        at_rest: code of `Status` for a lane that gets no further from x.
-        num_blind: steps within the rounding of the cost that did not lower the slopes by a tenth.
-        status: codes of `Status`.
-        num_steps: trials made.
-        num_evaluations: evaluations of the residuals.
+        radius: of the trust region, in the norm |D p|, D the largest column norms so far; relative before the start is evaluated.
     """
 
-    x: LaneVector
-    value: LaneFloat
-    gradient: LaneVector
-    model: LinearModel
-    newton: LaneVector
     radius: LaneFloat
-    largest_norms: LaneVector
-    at_rest: LaneInt
-    num_blind: LaneInt
-    status: LaneInt
-    num_steps: LaneInt
-    num_evaluations: LaneInt
 
     @property
     def step_size(self) -> LaneFloat:
@@ -85,6 +62,7 @@ class Dogleg:
 
     name: ClassVar[str] = "dogleg"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    takes_fixed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive(self.radius, "radius")
@@ -97,15 +75,7 @@ class Dogleg:
         """See `base.Solver`."""
         problem = require_residuals(problem, "Dogleg")
         check_dense("Dogleg", x)
-        return DoglegState(
-            model=LinearModel.empty(problem, x),
-            newton=jnp.zeros_like(x),
-            radius=jnp.full(x.shape[-1], self.radius, x.dtype),
-            largest_norms=jnp.zeros_like(x),
-            at_rest=jnp.zeros(x.shape[-1], jnp.int32),
-            num_blind=jnp.zeros(x.shape[-1], jnp.int32),
-            **unevaluated(x),
-        )
+        return DoglegState(radius=jnp.full(x.shape[-1], self.radius, x.dtype), **FitState.fresh(problem, x))
 
     def step(self, problem: LeastSquares, state: DoglegState) -> DoglegState:
         """See `base.Solver`."""
@@ -121,16 +91,7 @@ class Dogleg:
         ratio = jnp.where(trial.is_blind, jnp.where(trial.fall < 1, 1.0, -1.0), safe_divide(trial.decrease, predicted))
         is_accepted = trial.verdict.is_finite & (is_start | ((ratio > 1e-4) & (predicted > 0)))
 
-        is_resting = trial.is_blind & ~(trial.fall <= 0.9)
-        num_blind = jnp.where(is_resting, state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind)).astype(jnp.int32)
-        is_lost = num_blind >= 40
-        accepted_status = jnp.where(is_lost & (trial.verdict.status == Status.RUNNING), trial.verdict.at_rest, trial.verdict.status)
-        # Nothing slopes at the start, and nothing tells whether it is a minimum.
-        is_flat = is_start & trial.verdict.is_flat & (trial.model.residual_norm > 0)
-        accepted_status = jnp.where(is_flat, Status.PLATEAU, accepted_status)
-        is_stuck = is_lost | jnp.all(jnp.abs(step) <= epsilon * jnp.abs(state.x), axis=0)
-        given_up = jnp.where(trial.verdict.is_finite, state.at_rest, Status.NON_FINITE)
-        rejected_status = jnp.where(is_start, Status.NON_FINITE_START, jnp.where(is_stuck, given_up, Status.RUNNING))
+        is_stuck = jnp.all(jnp.abs(step) <= epsilon * jnp.abs(state.x), axis=0)
 
         # Nocedal and Wright, algorithm 4.1; a trial that is not finite says nothing but that it was too far.
         length = length * model.residual_scale
@@ -140,23 +101,7 @@ class Dogleg:
         size = safe_norm(trial.largest_norms * trial.x)
         radius = jnp.where(is_start, state.radius * jnp.where(size > 0, size, 1), radius)
 
-        taken = (trial.x, trial.value, trial.gradient, trial.model, trial.verdict.newton, trial.largest_norms, trial.verdict.at_rest)
-        kept = (state.x, state.value, state.gradient, model, state.newton, state.largest_norms, state.at_rest)
-        x, value, gradient, model, newton, largest_norms, at_rest = select_lanes(is_accepted | is_start, taken, kept)
-        return DoglegState(
-            x=x,
-            value=value,
-            gradient=gradient,
-            model=model,
-            newton=newton,
-            radius=radius,
-            largest_norms=largest_norms,
-            at_rest=at_rest,
-            num_blind=num_blind,
-            status=jnp.where(is_accepted, accepted_status, rejected_status).astype(jnp.int32),
-            num_steps=counted(state.num_steps, 1),
-            num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
-        )
+        return DoglegState(radius=radius, **state.after(problem, trial, is_accepted, is_stuck))
 
 
 def _dogleg(model: LinearModel, newton: LaneVector, weights: LaneVector, radius: LaneFloat) -> tuple[LaneVector, LaneFloat]:

@@ -21,7 +21,7 @@ from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, Lane
 from jaxdiff.linalg import dot, is_all_finite, matvec, select_lanes, solve, solve_modified
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import is_sufficient_decrease, rounding_of, shortened
 from jaxdiff.solvers.path import Path, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
@@ -90,10 +90,7 @@ class Newton:
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
-        if name == "ftol":
-            return 0.0
-        exponents = {"gtol": 3 / 4, "xtol": 2 / 3} if is_exact else {"gtol": 1 / 3, "xtol": 1 / 2}
-        return machine_epsilon(dtype) ** exponents[name]
+        return default_newton_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> NewtonState:
         """See `base.Solver`."""

@@ -32,6 +32,7 @@ from jaxdiff.solvers.residual_model import safe_norm
 from jaxdiff.solvers.root_model import (
     CONTRACTION,
     Proposal,
+    RootReadings,
     assess,
     default_root_tolerance,
     dogleg,
@@ -46,7 +47,7 @@ _SLOW = 12
 
 
 @pytree_dataclass
-class NewtonRootState:
+class NewtonRootState(RootReadings):
     """State of Newton's method for equations.
 
     Attributes:
@@ -92,21 +93,6 @@ class NewtonRootState:
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
-
-    @property
-    def value(self) -> LaneFloat:
-        """The largest |F_i|, under the name that the loop keeps it by."""
-        return max_norm(self.residuals)
-
-    @property
-    def gradient(self) -> LaneVector:
-        """F, under the name that the loop keeps it by."""
-        return self.residuals
-
-    @property
-    def step_size(self) -> LaneFloat:
-        """The radius, under the name that a history keeps it by."""
-        return self.radius
 
 
 @pytree_dataclass

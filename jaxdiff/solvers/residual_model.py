@@ -19,9 +19,10 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import matvec
+from jaxdiff.linalg import matvec, select_lanes
 from jaxdiff.problem import LeastSquares, Linearization
 from jaxdiff.result import Status
+from jaxdiff.solvers.base import counted, unevaluated
 
 
 @pytree_dataclass
@@ -321,3 +322,64 @@ def try_point(problem: LeastSquares, solver: Any, state: Any, trial_x: LaneVecto
     grown = (trial.residual_scale / model.residual_scale) ** 2
     fall = jnp.sqrt(jnp.minimum(safe_divide(new, old, otherwise=1.0), safe_divide(verdict.promised * grown, promised, otherwise=1.0)))
     return Trial(trial_x, value, gradient, trial, largest_norms, decrease, verdict.is_finite & is_blind, fall, verdict)
+
+
+@pytree_dataclass
+class FitState:
+    """What the states of Gauss-Newton and of the dogleg have in common.
+
+    Attributes:
+        x: current points.
+        value: the cost there.
+        gradient: its gradient there.
+        model: the residuals to first order there.
+        newton: the Gauss-Newton step.
+        largest_norms: largest length of each column of the Jacobian so far.
+        at_rest: code of `Status` for a lane that gets no further from x.
+        num_blind: steps within the rounding of the cost that did not lower the slopes by a tenth.
+        status: codes of `Status`.
+        num_steps: trials made.
+        num_evaluations: evaluations of the residuals.
+    """
+
+    x: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    model: LinearModel
+    newton: LaneVector
+    largest_norms: LaneVector
+    at_rest: LaneInt
+    num_blind: LaneInt
+    status: LaneInt
+    num_steps: LaneInt
+    num_evaluations: LaneInt
+
+    @staticmethod
+    def fresh(problem: LeastSquares, x: LaneVector) -> dict[str, Any]:
+        """These fields at points that have not been looked at."""
+        none = jnp.zeros(x.shape[-1], jnp.int32)
+        model, zero = LinearModel.empty(problem, x), jnp.zeros_like(x)
+        return {"model": model, "newton": zero, "largest_norms": zero, "at_rest": none, "num_blind": none, **unevaluated(x)}
+
+    def after(self, problem: LeastSquares, trial: Trial, is_accepted: LaneBool, is_stuck: LaneBool) -> dict[str, Any]:
+        """These fields behind a trial; ``is_stuck`` tells where a rejected one leaves nothing else to try."""
+        is_start = self.num_steps < 0
+        is_resting = trial.is_blind & ~(trial.fall <= 0.9)
+        num_blind = jnp.where(is_resting, self.num_blind + 1, jnp.where(is_accepted, 0, self.num_blind)).astype(jnp.int32)
+        is_lost = num_blind >= 40
+        accepted_status = jnp.where(is_lost & (trial.verdict.status == Status.RUNNING), trial.verdict.at_rest, trial.verdict.status)
+        # Nothing slopes at the start, and nothing tells whether it is a minimum.
+        is_flat = is_start & trial.verdict.is_flat & (trial.model.residual_norm > 0)
+        accepted_status = jnp.where(is_flat, Status.PLATEAU, accepted_status)
+        given_up = jnp.where(trial.verdict.is_finite, self.at_rest, Status.NON_FINITE)
+        rejected_status = jnp.where(is_start, Status.NON_FINITE_START, jnp.where(is_stuck | is_lost, given_up, Status.RUNNING))
+        taken = (trial.x, trial.value, trial.gradient, trial.model, trial.verdict.newton, trial.largest_norms, trial.verdict.at_rest)
+        names = ("x", "value", "gradient", "model", "newton", "largest_norms", "at_rest")
+        fields = select_lanes(is_accepted | is_start, taken, tuple(getattr(self, name) for name in names))
+        return {
+            **dict(zip(names, fields, strict=True)),
+            "num_blind": num_blind,
+            "status": jnp.where(is_accepted, accepted_status, rejected_status).astype(jnp.int32),
+            "num_steps": counted(self.num_steps, 1),
+            "num_evaluations": counted(self.num_evaluations, problem.evaluations_per_gradient),
+        }

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxdiff._numerics import machine_epsilon, safe_divide, smallest_normal
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import dot, matvec
+from jaxdiff.linalg import dot, matvec, max_norm
 from jaxdiff.result import Status
 from jaxdiff.solvers.residual_model import safe_norm
 
@@ -44,6 +44,28 @@ class Proposal:
     length: LaneFloat
     predicted: LaneFloat
     is_newton: LaneBool
+
+
+class RootReadings:
+    """How the loop and a history read a state of a solver of equations: it has ``residuals`` and ``radius``."""
+
+    residuals: LaneVector
+    radius: LaneFloat
+
+    @property
+    def value(self) -> LaneFloat:
+        """The largest |F_i|, under the name that the loop keeps it by."""
+        return max_norm(self.residuals)
+
+    @property
+    def gradient(self) -> LaneVector:
+        """F, under the name that the loop keeps it by."""
+        return self.residuals
+
+    @property
+    def step_size(self) -> LaneFloat:
+        """The radius, under the name that a history keeps it by."""
+        return self.radius
 
 
 def size_of(values: LaneVector) -> LaneFloat:

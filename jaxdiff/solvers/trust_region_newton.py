@@ -21,7 +21,7 @@ from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, Lane
 from jaxdiff.linalg import dot, is_all_finite, matvec, select_lanes, smallest_eigenpairs
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import check_dense, counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, is_gradient_small, unevaluated
 from jaxdiff.solvers.line_search import rounding_of
 from jaxdiff.solvers.path import Path, among_free, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
@@ -131,13 +131,9 @@ class TrustRegionNewton:
     negative curvature, and no step along it lowers f; PLATEAU where it has come to a region in which f does not change at all.
 
     Attributes:
-        gtol: CONVERGED_GRADIENT where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x;
-            one number, or a pytree like x. None: eps^(3/4), with finite differences eps^(1/3).
-        xtol: CONVERGED_STEP where the Newton step would change no parameter by more than this fraction of itself; 0 switches the test off.
-            One number, or a pytree like x. None: eps^(2/3), with finite differences eps^(1/2).
-        ftol: CONVERGED_VALUE where the Newton step promises no further decrease than this fraction of abs(f); 0 switches the test off.
-            None: 0. Whatever ftol is, a lane in which no trial lowers f, and whose Newton step promises a decrease below the rounding of f,
-            ends as CONVERGED_VALUE.
+        gtol: as in `Newton`.
+        xtol: as in `Newton`.
+        ftol: as in `Newton`.
 
     Example:
         >>> import jaxdiff as jd
@@ -157,10 +153,7 @@ class TrustRegionNewton:
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
-        if name == "ftol":
-            return 0.0
-        exponents = {"gtol": 3 / 4, "xtol": 2 / 3} if is_exact else {"gtol": 1 / 3, "xtol": 1 / 2}
-        return machine_epsilon(dtype) ** exponents[name]
+        return default_newton_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> TrustRegionNewtonState:
         """See `base.Solver`."""

@@ -15,6 +15,7 @@ from jaxdiff.root_problem import Root
 
 SOLVERS = {
     "newton_root": jd.NewtonRoot(xtol=1e-5, ftol=0.0),
+    "broyden": jd.Broyden(xtol=1e-5, ftol=0.0),
     "chandrupatla": jd.Chandrupatla(1e-5, 0.0),
     "bisection": jd.Bisection(1e-5, 0.0),
 }

@@ -214,7 +214,7 @@ def test_bad_inputs_are_named_with_their_values() -> None:
         ({"bounds": (-1.0, 1.0), "solver": jd.Dogleg()}, ValueError, r"Dogleg\(...\) takes no bounds"),
         ({"loss": "hubber"}, ValueError, r"loss = 'hubber'.*did you mean 'huber'"),
         ({"f_scale": -1.0}, ValueError, r"f_scale = -1.0; expected a positive, finite number"),
-        ({"max_nfev": 5}, TypeError, r"unexpected keyword argument 'max_nfev'; did you mean 'max_steps'"),
+        ({"max_nfev": 5}, TypeError, r"unexpected keyword argument 'max_nfev'; did you mean 'max_evals'"),
     ]
     for options, kind, message in cases:
         with pytest.raises(kind, match=message):
