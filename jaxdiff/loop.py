@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff.implicit import without_failures
 from jaxdiff.linalg import max_norm, select_lanes, solve
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status, is_success
@@ -248,6 +249,8 @@ def _attach_derivative_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
     # Through the function itself, so that a second derivative sees how x and value depend on the data.
     x, value = attach_derivative(problem, x, value, status)
     is_solved = is_success(status)
+    found = x
+    (problem, x), (problem_dot, _) = jax.jvp(lambda p: without_failures(p, found, is_solved), (problem,), (problem_dot,))
     gradient, gradient_dot = jax.jvp(lambda p: p.gradient(x), (problem,), (problem_dot,))
     hessian = problem.hessian(x)
     free = problem.free(x, gradient)
@@ -262,7 +265,7 @@ def _attach_derivative_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
         rhs = jnp.where(free, gradient_dot + jnp.sum(hessian * held_dot[None], axis=1), -held_dot)
         x_dot = -_solve_where(is_solved, among_free, rhs)
     _, value_dot = jax.jvp(lambda p, x: p.value(x), (problem, x), (problem_dot, x_dot))
-    return (x, value), (x_dot, value_dot)
+    return (found, value), (x_dot, value_dot)
 
 
 @jax.custom_jvp
