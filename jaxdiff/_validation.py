@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 from jax.extend.core import get_opaque_trace_state
 
 from jaxdiff._numerics import is_float_dtype, machine_epsilon
@@ -37,7 +37,7 @@ def is_traced(tree: PyTree) -> bool:
 def is_staged() -> bool:
     """Whether operations are being recorded, inside of ``jax.jit``, say: what they give are tracers then, of concrete numbers too."""
     state = get_opaque_trace_state(convention="flax")
-    with jax.core.eval_context():
+    with eval_context():
         # No transformation at all: that is seen in a few microseconds, where the operation below takes a hundred.
         if state == get_opaque_trace_state(convention="flax"):
             return False

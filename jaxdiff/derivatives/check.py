@@ -325,7 +325,7 @@ def _with_precision_loss(
             gradients.append(probe.pull(cotangent, 0.0))
         else:
             spans = [Span(k, 0, 0, size) for k, size in enumerate(probe.sizes)]
-            gradients.append([probe.slopes(span, "leaf")[0] for span in spans])
+            gradients.append([np.asarray(probe.slopes(span, "leaf"), np.float64)[0] for span in spans])
     changed = []
     for leaf, of_low, of_high, array in zip(verdicts, *gradients, low.leaves, strict=True):
         epsilon = machine_epsilon(array.dtype)

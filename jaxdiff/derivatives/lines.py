@@ -263,8 +263,8 @@ def _samples(values: Any, centre: Any, steps: Steps, is_inside: jax.Array, fille
     lanes = lines * outputs
     values = jnp.where(is_inside[..., None], values, jnp.nan).reshape(len(values), lanes)
     right, left = jnp.split(values[1:].reshape(2 * steps.h.shape[0], steps.h.shape[1], lanes), 2)
-    repeated = jax.tree.map(lambda leaf: jnp.repeat(leaf, outputs, axis=-1), (centre, steps))
-    samples = Samples(*repeated, values[0], right, left)
+    repeat = functools.partial(jnp.repeat, repeats=outputs, axis=-1)
+    samples = Samples(repeat(centre), jax.tree.map(repeat, steps), values[0], right, left)
     return jax.tree.map(lambda leaf: leaf[..., np.minimum(np.arange(max(filled, lanes)), lanes - 1)], samples)
 
 

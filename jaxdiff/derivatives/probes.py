@@ -200,14 +200,14 @@ class Probe:
         # All ladders have one length, so that leaves of another precision do not compile another program.
         length = 2 * max(self.steps(leaf).size for leaf in range(len(self.leaves))) + 1
         ts = np.zeros(length)
-        ts[: 2 * steps.size] = np.concatenate([-steps, steps])
-        found = np.asarray(self._values(self.leaves, *self._along(span, scaling), jnp.asarray(ts, jnp.float32)), np.float64)
-        return found[: steps.size], found[-1], found[steps.size : 2 * steps.size]
+        ts[1 : 2 * steps.size + 1] = np.concatenate([-steps, steps])
+        count = jnp.int32(2 * steps.size + 1)
+        found = np.asarray(self._values(self.leaves, *self._along(span, scaling), jnp.asarray(ts, jnp.float32), count), np.float64)
+        return found[1 : steps.size + 1], found[0], found[steps.size + 1 : 2 * steps.size + 1]
 
-    def slopes(self, span: Span, scaling: str) -> np.ndarray:
-        """Forward-mode slopes along a direction, at the point and a few roundings beside it, [J, m]."""
-        jitter = jnp.asarray(self.jitter, jnp.float32)
-        return np.asarray(self._slopes(self.leaves, *self._along(span, scaling), jitter), np.float64)
+    def slopes(self, span: Span, scaling: str) -> jax.Array:
+        """Forward-mode slopes along a direction, at the point and a few roundings beside it, [J, m]; under way when they are returned."""
+        return self._slopes(self.leaves, *self._along(span, scaling), jnp.asarray(self.jitter, jnp.float32))
 
     def pull(self, cotangent: np.ndarray, jitter: float) -> list[np.ndarray]:
         """The cotangent pulled back to every leaf at a point a few roundings beside x; flat, in float64."""
@@ -261,9 +261,18 @@ def _tangent(leaves: Any, sizes: Any, signs: Any, direction: jax.Array, bounds: 
     return tuple(parts)
 
 
-def _values_along(f: Any, leaves: Any, sizes: Any, signs: Any, direction: jax.Array, bounds: jax.Array, ts: jax.Array) -> jax.Array:
+def _values_along(
+    f: Any, leaves: Any, sizes: Any, signs: Any, direction: jax.Array, bounds: jax.Array, ts: jax.Array, count: jax.Array
+) -> jax.Array:
+    """f at the first so many of the steps; a count that is no part of the program, for ladders of several lengths are asked for."""
     tangent = _tangent(leaves, sizes, signs, direction, bounds)
-    return jax.lax.map(lambda t: f(tuple(x + t.astype(x.dtype) * v for x, v in zip(leaves, tangent, strict=True))), ts)
+
+    def at(t: jax.Array) -> jax.Array:
+        return f(tuple(x + t.astype(x.dtype) * v for x, v in zip(leaves, tangent, strict=True)))
+
+    shape = jax.eval_shape(at, ts[0])
+    found = jnp.full((ts.size, *shape.shape), jnp.nan, shape.dtype)
+    return jax.lax.fori_loop(0, count, lambda k, found: found.at[k].set(at(ts[k])), found)
 
 
 def _jittered(epsilon: tuple[float, ...], leaves: Any, signs: Any, jitter: jax.Array) -> tuple[jax.Array, ...]:

@@ -204,7 +204,7 @@ def compiled(kernel: Callable[..., Any]) -> Any:
             return jax.eval_shape(lambda *rest: kernel(method, bound, *rest), *args)
         return program_of(bound.f).eval_shape(method, dataclasses.replace(bound, f=_absent), *args)
 
-    wrapper.shapes = shapes
+    wrapper.shapes = shapes  # type: ignore[attr-defined]
     return wrapper
 
 

@@ -169,7 +169,8 @@ def quick_look(
             positions = _positions(centre, scale, steps, bounds, is_inside)
             return values_at(index, positions), positions - centre
 
-        return conclude_quickly(*_by_rows(some, rows, centre.dtype), scale, is_inside)
+        values, moved = _by_rows(some, rows, centre.dtype)
+        return conclude_quickly(values, moved, scale, is_inside)
 
     # Ahead of the loop: in one expression with the positions, it would be computed for each of them.
     items = (index, centre, _unit(centre, scale), bounds)
@@ -251,5 +252,6 @@ def conclude_quickly(values: jax.Array, moved: jax.Array, scale: jax.Array, is_i
     moves = jnp.maximum(jnp.abs(parts[0]), jnp.abs(parts[nodes])) > _MOVES * epsilon * span
     is_constant = jnp.all(values == f0, axis=0) & (far == f0) & (moved_far != 0)
     is_enough = is_inside & jnp.all((is_smooth & (moves | is_constant) & jnp.isfinite(bar)).reshape(lines, outputs), axis=1)
-    fields = (value, bar, top, jnp.maximum(misfit, epsilon / 2 * span))
-    return Glance(*(leaf.reshape(lines, outputs) for leaf in fields), is_inside, is_enough)
+    noise = jnp.maximum(misfit, epsilon / 2 * span)
+    value, bar, top, noise = (leaf.reshape(lines, outputs) for leaf in (value, bar, top, noise))
+    return Glance(value, bar, top, noise, is_inside, is_enough)

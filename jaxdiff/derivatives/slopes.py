@@ -92,7 +92,7 @@ def slopes_from_values(h: np.ndarray, left: np.ndarray, middle: np.ndarray, righ
     """Slopes with error bars.
 
     Args:
-        h: steps, descending, each half the one before, [K].
+        h: steps, descending, each the same part of the one before, a half or less, [K].
         left: phi(-h), [K, S].
         middle: phi(0), [S].
         right: phi(h), [K, S].
@@ -108,10 +108,10 @@ def slopes_from_values(h: np.ndarray, left: np.ndarray, middle: np.ndarray, righ
     with np.errstate(all="ignore"):
         noise, is_flat = _noise(h, left, middle, right, rounding)
         is_staircase = is_flat & (noise > _COARSE * rounding)
-        step = h[:, None]
-        central, central_bar = _extrapolate((right - left) / (2 * step), noise / step, ratio=4.0)
-        forward, forward_bar = _extrapolate((right - middle) / step, 2 * noise / step, ratio=2.0)
-        backward, backward_bar = _extrapolate((middle - left) / step, 2 * noise / step, ratio=2.0)
+        step, ratio = h[:, None], float(h[0] / h[1]) if h.size > 1 else 2.0
+        central, central_bar = _extrapolate((right - left) / (2 * step), noise / step, ratio=ratio**2)
+        forward, forward_bar = _extrapolate((right - middle) / step, 2 * noise / step, ratio=ratio)
+        backward, backward_bar = _extrapolate((middle - left) / step, 2 * noise / step, ratio=ratio)
         has_sides = np.isfinite(forward_bar) & np.isfinite(backward_bar)
         is_kink = has_sides & (np.abs(forward - backward) > 2 * (forward_bar + backward_bar))
         roughness = _roughness(h, left, middle, right, np.where(np.isfinite(central), central, 0.0), rounding)
@@ -175,8 +175,8 @@ def taylor_slope(h: np.ndarray, left: np.ndarray, middle: np.ndarray, right: np.
 def _noise(h: np.ndarray, left: np.ndarray, middle: np.ndarray, right: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Error of one value of phi, and whether phi does not move at the smallest steps; both [S]."""
     quotients = (right - left) / (2 * h[:, None])
-    # Independent errors of size s make neighbouring quotients differ by about s / h (1 + 1 / 2).
-    scatter = np.abs(np.diff(quotients, axis=0)) * (2 * h[1:, None]) / 3
+    # Independent errors of size s make neighbouring quotients differ by about s / h (1 + 1 / 2), where steps halve.
+    scatter = np.abs(np.diff(quotients, axis=0)) * h[1:, None] / (1 + h[1:, None] / h[:-1, None])
     scatter = scatter[-max(6, h.size // 3) :]
     measured = np.max(np.where(np.isfinite(scatter), scatter, 0.0), axis=0)
     changes = np.abs(np.stack([right - middle, left - middle]))

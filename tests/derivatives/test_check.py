@@ -257,6 +257,24 @@ def test_f_that_is_not_finite_is_said_to_be() -> None:
     assert "arguments hold" in jd.check_derivatives(lambda x: 2 * x, jnp.array([1.0, jnp.inf])).leaves[0].detail
 
 
+# Many parameters
+
+
+def test_of_many_parameters_every_other_step_is_tried_first_and_mistakes_are_caught_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jaxdiff.derivatives.probes import Probe
+
+    asked, values = [], Probe.values
+    monkeypatch.setattr(Probe, "values", lambda self, span, scaling, steps: asked.append(steps.size) or values(self, span, scaling, steps))
+    x = jnp.linspace(-1.0, 2.0, 70_000)
+    value = lambda x: jnp.mean(jnp.sin(x) * x[::-1])  # noqa: E731
+    assert jd.check_derivatives(value, x, directions=2).verdicts == {"x": "pass"}
+    full = 30
+    assert set(asked) == {full // 2}
+    wrong = pulled(value, lambda args, u: (1.1 * jax.grad(value)(args[0]) * u,))
+    assert jd.check_derivatives(wrong, x, directions=2).verdicts == {"x": "fail"}
+    assert full in asked
+
+
 # Rules against references
 
 

@@ -31,18 +31,20 @@ def ladder(f: Callable, x: np.ndarray, dtype: type, scale: float = 1.0) -> tuple
     return h, values[0], values[1][0], values[2]
 
 
-def slopes(f: Callable, x: np.ndarray, dtype: type, scale: float = 1.0, slope: float | np.ndarray = 0.0) -> Slopes:
+def slopes(f: Callable, x: np.ndarray, dtype: type, scale: float = 1.0, slope: float | np.ndarray = 0.0, stride: int = 1) -> Slopes:
     h, left, middle, right = ladder(f, x, dtype, scale)
+    h, left, right = (part[::stride] for part in (h, left, right))
     return slopes_from_values(h, left, middle, right, np.finfo(dtype).eps * (np.abs(middle) + np.abs(x * slope)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_bars_hold_and_are_of_use(name: str, dtype: type) -> None:
+@pytest.mark.parametrize("stride", [1, 2])
+def test_bars_hold_and_are_of_use(name: str, dtype: type, stride: int) -> None:
     f, derivative = FUNCTIONS[name]
     x = np.random.default_rng(0).uniform(0.05, 3.0, 2000).astype(dtype)
     exact = derivative(x.astype(np.float64))
-    found = slopes(f, x, dtype, slope=exact)
+    found = slopes(f, x, dtype, slope=exact, stride=stride)
     error = np.abs(found.value - exact)
     # At an extremum of sin(50 x) the rounding of 50 x, which neither f nor its slope there shows, moves the slope.
     holds = error <= found.bar
@@ -52,7 +54,9 @@ def test_bars_hold_and_are_of_use(name: str, dtype: type) -> None:
     assert not np.any(found.is_staircase)
     # Of use: in single precision, five per cent of a slope of one could be told, even beside 1000.
     limit = {np.float32: 5e-2, np.float64: 1e-6}[dtype]
-    assert np.median(found.bar / np.maximum(np.abs(exact), 1.0)) < limit
+    # Every other step is too few for a wave of length 0.13 in single precision; the bar says so.
+    if (name, dtype, stride) != ("sin(50 x)", np.float32, 2):
+        assert np.median(found.bar / np.maximum(np.abs(exact), 1.0)) < limit
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
