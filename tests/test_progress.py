@@ -76,6 +76,26 @@ def test_verbose_prints_a_row_for_every_step_and_the_end(capsys: pytest.CaptureF
     assert capsys.readouterr().out == str(result) + "\n"
 
 
+@pytest.mark.core
+def test_fits_report_their_steps_and_a_history_keeps_damping_and_lengths(capsys: pytest.CaptureFixture[str]) -> None:
+    residual = lambda x: jnp.stack([10 * (x[1] - x[0] ** 2), 1 - x[0]])  # noqa: E731
+    seen: list[jd.Progress] = []
+    result = jd.least_squares(residual, [-1.2, 1.0], callback=seen.append, verbose=2, history=True, scale=[1.0, 4.0])
+    count = int(result.nit) + 1
+    assert [progress.num_steps for progress in seen] == list(range(count))
+    assert len(capsys.readouterr().out.splitlines()) == count + 1 + len(str(result).splitlines())
+    history = result.history
+    assert history is not None
+    x = np.asarray(history.x)[:count]
+    np.testing.assert_array_equal(x[0], [-1.2, 1.0])
+    np.testing.assert_allclose(history.step_length[1:count], np.linalg.norm(np.diff(x, axis=0), axis=1), rtol=1e-12)
+    assert (np.asarray(history.damping)[:count] > 0).all()
+    np.testing.assert_array_equal([p.damping for p in seen], history.damping[:count])
+    np.testing.assert_array_equal([p.step_length for p in seen][1:], history.step_length[1:count])
+    np.testing.assert_allclose([p.reduction for p in seen][1:], -np.diff(history.value[:count]), rtol=1e-12)
+    assert np.isnan(np.asarray(history.value)[count:]).all()
+
+
 def test_a_result_names_the_parameters_on_their_bounds() -> None:
     fun = lambda x: (x["u"] - 1) ** 2 + jnp.sum((x["v"] - 3) ** 2)  # noqa: E731
     lower, upper = {"u": 2.0, "v": jnp.array([0.0, 0.0])}, {"u": 9.0, "v": jnp.array([2.0, 0.0])}

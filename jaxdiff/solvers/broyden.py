@@ -184,9 +184,10 @@ class Broyden:
         lowest = jnp.where(has_fallen, new_size, state.lowest)
         num_looks = jnp.where(has_fallen, 0, state.num_looks + jnp.where(is_look, 1, 0)).astype(jnp.int32)
 
-        # From the Jacobian itself a root is claimed, from B it is only suspected; the last step tells whether steps contract.
+        # From the Jacobian itself a root is claimed, from B it is only suspected; the last step tells whether steps contract. A Jacobian
+        # evaluated before they do would be wasted.
         is_contracting = ~is_singular & (last_length > 0) & (length <= CONTRACTION * last_length)
-        claim = assess(x, here, matrix, newton, is_contracting | ~is_look, self.ftol, self.xtol)
+        claim = assess(x, here, matrix, newton, is_contracting, self.ftol, self.xtol)
         claim = jnp.where(has_underflown(last_residuals, here, matrix), Status.PLATEAU, claim)
         is_suspect = is_moved & (claim != Status.RUNNING)
 

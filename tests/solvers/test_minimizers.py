@@ -93,10 +93,15 @@ def test_single_precision_claims_no_more_than_rounding_allows(solver: Any) -> No
     # Curvatures from 1 to 1e4 upon an offset of 1e4, whose rounding hides a decrease of 1e-3: the gradient must tell.
     curvature = jnp.logspace(0, 4, 6, dtype=jnp.float32)
     result = jd.minimize(lambda x: 1e4 + jnp.sum(curvature * (x - 1) ** 2), jnp.zeros(6, jnp.float32), solver=solver, max_steps=2000)
-    if result.success:
-        gradient = 2 * np.asarray(curvature, np.float64) * (np.asarray(result.x, np.float64) - 1)
-        eps = np.finfo(np.float32).eps
-        assert (np.abs(gradient) <= eps**0.5 + 10 * eps ** (2 / 3) * np.asarray(curvature)).all()
+    if solver.name == "nonlinear_cg":
+        # Its directions lose conjugacy in the rounding of f, and it goes on: it may not call that a success.
+        assert result.status == jd.Status.MAX_STEPS
+        return
+    # A status without success would be honest too, and the test could not fail.
+    assert result.success
+    gradient = 2 * np.asarray(curvature, np.float64) * (np.asarray(result.x, np.float64) - 1)
+    eps = np.finfo(np.float32).eps
+    assert (np.abs(gradient) <= eps**0.5 + 10 * eps ** (2 / 3) * np.asarray(curvature)).all()
     assert result.x.dtype == jnp.float32
 
 
