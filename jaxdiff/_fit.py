@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdiff._bounds import at_bound, unravel_plain
 from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
+from jaxdiff._escape import escaped
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._progress import Progress, Report
 from jaxdiff._types import Objective, PyTree
@@ -58,7 +59,7 @@ def least_squares(
     x0: PyTree,
     args: PyTree = (),
     *,
-    solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
+    solver: Any = None,
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     bounds: Any = None,
     fixed: Any = None,
@@ -84,7 +85,10 @@ def least_squares(
             a pytree of arrays. There may be fewer residuals than parameters; the covariance is then infinite.
         x0: where to start; a pytree of real numbers.
         args: data for ``residual``, as in `minimize`.
-        solver: ``LevenbergMarquardt()``, ``Dogleg()``, ``GaussNewton()``; without bounds a minimizer such as ``BFGS()`` too.
+        solver: ``LevenbergMarquardt()``, ``Dogleg()``, ``GaussNewton()``, or a minimizer such as ``BFGS()``. None:
+            ``LevenbergMarquardt()``; and of as many residuals as parameters, without bounds, where it ends at a minimum that is no zero,
+            Newton's method for equations from the start in search of one. Not inside ``jax.jit`` and its like; ``rescued`` of the result
+            says where that helped.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
         bounds: ``(lower, upper)``, each None, a number or a pytree like x; a parameter whose bounds are equal is fixed.
         fixed: True where a parameter stays at its start, as in `minimize`; ``Dogleg`` and ``GaussNewton`` take it too.
@@ -156,7 +160,7 @@ def least_squares_batch(
         args: data; see ``in_axes``.
         in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
         solver: as in `least_squares`. None: `LevenbergMarquardtCholesky`, up to 24 parameters, and `LevenbergMarquardt` for the problems
-            that it leaves unsolved, as ``options.rescue`` has it.
+            that it leaves unsolved, as ``options.rescue`` has it; then as in `least_squares`.
         derivatives: as in `least_squares`.
         bounds: as in `least_squares`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
         fixed: as in `least_squares`, shared or for each problem likewise.
@@ -467,8 +471,10 @@ def _solve_fit(
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     # One problem is never rescued: its solver was named.
     wants_rescue = options is not ALONE and (solver is None if options.rescue is None else options.rescue)
+    wants_escape = wants_rescue or (options is ALONE and solver is None)
     if solver is None:
-        solver = LevenbergMarquardtCholesky() if problem.packing.size <= PANEL_LIMIT else LevenbergMarquardt()
+        is_small = options is not ALONE and problem.packing.size <= PANEL_LIMIT
+        solver = LevenbergMarquardtCholesky() if is_small else LevenbergMarquardt()
     solver = settled(solver, problem, given.has_limits, "LevenbergMarquardt(...)")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
@@ -476,7 +482,7 @@ def _solve_fit(
     plan = options.plan(problem, starts.shape[0], length > 0)
     with explain_tracing_errors():
         result = execute(_run_fit, problem, wrapped(solver, max_evals, report), starts, max_steps, plan, trace_length=length, wanted=wanted)
-    if not wants_rescue or is_traced((result.status, problem)):
+    if not wants_escape or is_traced((result.status, problem)):
         return result
 
     def again(problem: LeastSquares, starts: jax.Array) -> FitResult:
@@ -485,7 +491,9 @@ def _solve_fit(
             problem, dataclasses.replace(given, starts=starts), LevenbergMarquardt(), max_steps, plain, history, wanted, max_evals
         )
 
-    return rescue(result, problem, starts, again)
+    if wants_rescue:
+        result = rescue(result, problem, starts, again)
+    return escaped(result, problem, starts, again)
 
 
 def _run_fit(

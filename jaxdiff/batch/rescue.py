@@ -33,15 +33,19 @@ def rescue(result: R, problem: Minimize, starts: jax.Array, again: Callable[[Any
         return dataclasses.replace(result, rescued=jnp.asarray(rescued))  # type: ignore[type-var]
     # Few sizes, so that the next batch does not compile again.
     padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
-    small, held = _taken(problem, starts, padded)
+    small, held = taken(problem, starts, padded)
     other = jax.tree.map(lambda leaf: leaf[: index.size], again(small, held))
     is_better = np.asarray(other.success) | ~(np.asarray(other.fun) >= np.asarray(result.fun)[index])  # type: ignore[attr-defined]
     rescued[index] = np.asarray(other.success)
+    return dataclasses.replace(merged(result, other, index, is_better), rescued=jnp.asarray(rescued))  # type: ignore[type-var]
+
+
+def merged(result: R, other: R, index: np.ndarray, is_better: np.ndarray) -> R:
+    """The result with the better of the others in the places ``index``; what either says of ``rescued`` is left out."""
     place, chosen = index[is_better], np.flatnonzero(is_better)
     old, structure = jax.tree.flatten(dataclasses.replace(result, rescued=None))  # type: ignore[type-var]
-    new = jax.tree.leaves(dataclasses.replace(other, rescued=None))
-    merged = [a.at[place].set(b[chosen].astype(a.dtype)) for a, b in zip(old, new, strict=True)]
-    return dataclasses.replace(structure.unflatten(merged), rescued=jnp.asarray(rescued))
+    new = jax.tree.leaves(dataclasses.replace(other, rescued=None))  # type: ignore[type-var]
+    return structure.unflatten([a.at[place].set(b[chosen].astype(a.dtype)) for a, b in zip(old, new, strict=True)])
 
 
 def _is_finite(problem: Minimize, starts: jax.Array, index: np.ndarray) -> np.ndarray:
@@ -54,7 +58,7 @@ def _is_finite(problem: Minimize, starts: jax.Array, index: np.ndarray) -> np.nd
     return finite
 
 
-def _taken(problem: Any, starts: jax.Array, index: np.ndarray) -> tuple[Any, jax.Array]:
+def taken(problem: Any, starts: jax.Array, index: np.ndarray) -> tuple[Any, jax.Array]:
     """The problems of these indices, in double precision where that is enabled."""
     wide = jnp.float64 if jax.config.jax_enable_x64 else None  # type: ignore[attr-defined]
 

@@ -237,3 +237,21 @@ def test_fewer_residuals_than_parameters_are_met_and_said_to_leave_them_open() -
     assert not result.is_full_rank
     assert int(result.rank) == 1
     assert "rank 1 only" in str(result)
+
+
+def test_a_minimum_of_equations_that_is_no_zero_is_left_unless_a_solver_is_named() -> None:
+    """Freudenstein and Roth (MGH 2): the zero is at (5, 4), the local minimum 48.98425 at (11.41, -0.8968)."""
+    fun = load_mgh("Freudenstein and Roth").residual
+    named = jd.least_squares(fun, [0.5, -2.0], solver=jd.LevenbergMarquardt())
+    assert 2 * float(named.fun) == pytest.approx(48.98425, rel=1e-6)
+    assert named.rescued is None
+    found = jd.least_squares(fun, [0.5, -2.0])
+    assert found.success
+    assert bool(found.rescued)
+    np.testing.assert_allclose(found.x, [5.0, 4.0], rtol=1e-10)
+    assert int(found.nfev) > 0
+    batch = jd.least_squares_batch(fun, np.array([[0.5, -2.0], [5.0, 4.0], [5.0, -20.0]]), in_axes=(0,))
+    np.testing.assert_allclose(batch.x, [[5.0, 4.0]] * 3, rtol=1e-8)
+    assert batch.rescued.tolist() == [True, False, True]
+    # x^2 + 1 has no zero: the minimum of its square stays what it was.
+    assert float(jd.least_squares(lambda x: x**2 + 1, [0.5]).fun) == pytest.approx(0.5)

@@ -1,0 +1,73 @@
+"""A way out of the minima of |r| that are no zeros, for as many residuals as parameters.
+
+Where J is square and r is not zero at a stationary point, J'r = 0 says that J is singular: descent ends there, and a solution may lie
+elsewhere. The undamped Newton steps of `NewtonRoot` from the start pass such points. What they find is fitted once more and taken where it
+is lower by far, so that the status is that of least squares.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._numerics import machine_epsilon
+from jaxdiff.batch.execute import execute, lanes_last, solve_part
+from jaxdiff.batch.options import BatchOptions, Plan
+from jaxdiff.batch.rescue import merged, taken
+from jaxdiff.fit_result import FitResult
+from jaxdiff.problem import LeastSquares
+from jaxdiff.result import Status, is_success
+from jaxdiff.root_problem import Root
+from jaxdiff.solvers import NewtonRoot
+from jaxdiff.solvers.base import Solver
+
+_STEPS = 256
+
+
+def escaped(result: FitResult, problem: LeastSquares, starts: jax.Array, again: Callable[[Any, jax.Array], FitResult]) -> FitResult:
+    """The result, with what Newton's method for equations leads to in place of minima of |r| that are no zeros.
+
+    Args:
+        result: problems in the first axis; concrete.
+        problem: its batched data have the problems in their first axis.
+        starts: ``[num_problems, n]``.
+        again: fits a small batch of the same form.
+    """
+    residuals = np.asarray(result.residuals)
+    if residuals.shape[-1] != starts.shape[-1] or problem.is_bounded or problem.loss != "linear":
+        return result
+    # How large is large has no unit: it only decides whether to look.
+    is_open = np.abs(residuals).max(axis=1) > machine_epsilon(starts.dtype) ** 0.5
+    status = np.asarray(result.status)
+    index = np.flatnonzero(is_open & ~np.isin(status, (Status.INVALID_DATA, Status.NON_FINITE_START, Status.MAX_EVALS)))
+    if index.size == 0:
+        return result
+    small, held = taken(problem, starts, index)
+    kept = {name: getattr(small, name) for name in ("fun", "args", "is_batched", "packing", "derivatives", "has_aux", "is_scaled")}
+    equations = Root(**kept)
+    epsilon = machine_epsilon(held.dtype)
+    solver: Any = NewtonRoot(xtol=np.asarray(epsilon**0.75, held.dtype), ftol=np.asarray(0.0, held.dtype))
+    plan = BatchOptions(mode="lockstep").plan(equations, index.size, False, may_reassociate=False)
+    x, has_root, num_steps, num_evaluations = execute(_roots, equations, solver, held, _STEPS, plan)
+    has_root = np.asarray(has_root)
+    if not has_root.any():
+        return result
+    other = again(small, jnp.where(has_root[:, None], x, held))
+    other = dataclasses.replace(other, nit=other.nit + num_steps, nfev=other.nfev + num_evaluations)
+    is_better = has_root & np.asarray(other.success) & (np.asarray(other.fun) < 0.25 * np.asarray(result.fun)[index])
+    if not is_better.any():
+        return result
+    rescued = np.zeros(status.shape, bool) if result.rescued is None else np.array(result.rescued)
+    rescued[index[is_better]] = True
+    return dataclasses.replace(merged(result, other, index, is_better), rescued=jnp.asarray(rescued))
+
+
+def _roots(problem: Root, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, *, count: int, plan: Plan) -> Any:
+    outcome, _ = solve_part(problem, solver, starts, max_steps, first, count, plan, 0)
+    # Rests near a root count as one: what is found is fitted again.
+    at = lanes_last(problem, first, count).evaluate(outcome.x)
+    is_close = jnp.max(jnp.abs(at), axis=0) <= machine_epsilon(outcome.x.dtype) ** 0.5
+    return outcome.x.T, is_success(outcome.status) | is_close, outcome.num_steps, outcome.num_evaluations
