@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff._bounds import at_bound, unravel_plain
+from jaxdiff._chunks import chunkable
 from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
 from jaxdiff._progress import Progress, Report
 from jaxdiff._types import Objective, PyTree
@@ -98,6 +99,7 @@ def minimize(
 
 
 @suggest_keywords(**(_ALIASES | {"options": "options", "chunk_size": "options", "batch_size": "options"}))
+@chunkable("x0", "args")
 def minimize_batch(
     fun: Objective,
     x0: PyTree,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff._bounds import at_bound, unravel_plain
+from jaxdiff._chunks import chunkable
 from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
 from jaxdiff._escape import escaped
 from jaxdiff._numerics import machine_epsilon
@@ -129,6 +130,7 @@ def least_squares(
 
 
 @suggest_keywords(**_ALIASES, chunk_size="options", batch_size="options")
+@chunkable("x0", "args")
 def least_squares_batch(
     residual: Objective,
     x0: PyTree,
@@ -305,6 +307,7 @@ def curve_fit(
 
 
 @suggest_keywords(**_ALIASES, f="model", xdata="x", ydata="y")
+@chunkable("x", "y", "p0")
 def curve_fit_batch(
     model: Callable[..., Any],
     x: PyTree,

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxdiff._chunks import chunkable
 from jaxdiff._entry import (
     ALONE,
     Given,
@@ -117,6 +118,7 @@ def root(
 
 
 @suggest_keywords(**_ALIASES, chunk_size="options", batch_size="options")
+@chunkable("x0", "args")
 def root_batch(
     fun: Objective,
     x0: PyTree,
@@ -234,6 +236,7 @@ def root_scalar(
 
 
 @suggest_keywords(**_ALIASES, x0="bracket", chunk_size="options", batch_size="options")
+@chunkable("bracket", "args")
 def root_scalar_batch(
     fun: Objective,
     bracket: Any,

@@ -93,10 +93,10 @@ def as_float_leaves(tree: PyTree, name: str) -> PyTree:
     """
     if any(leaf is None for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)):
         raise TypeError(f"{name} holds None; expected real numbers or arrays of them")
-    return jax.tree.map(lambda leaf: _as_float_array(leaf, name), _lists_as_arrays(tree, name))
+    return jax.tree.map(lambda leaf: _as_float_array(leaf, name), plain_lists(tree, name))
 
 
-def _lists_as_arrays(tree: PyTree, name: str) -> PyTree:
+def plain_lists(tree: PyTree, name: str) -> PyTree:
     """A list or tuple of plain numbers (or of such lists) is meant as an array, as in NumPy; any other container is a pytree."""
     if not isinstance(tree, (list, tuple)) or hasattr(tree, "_fields") or not tree:
         return tree

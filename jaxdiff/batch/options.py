@@ -68,6 +68,10 @@ class BatchOptions:
             and its like. None: the device that holds the data.
         progress: whether to draw a bar on standard error while the batch runs, with problems done and problems per second. Not inside
             ``jax.jit`` and its like, where nothing is drawn.
+        chunk_size: problems that go to the device at a time, where data do not fit it, or are memory-mapped: the host solves chunk after
+            chunk. The fields of the result are NumPy arrays then. Not inside ``jax.jit`` and its like. None: all at once.
+        store: a folder that keeps each chunk once it is solved; the same call goes on where an interrupted one stopped. Chunks of other
+            data, options or code are solved anew; what the function closes over is not looked at.
         interpret: whether the kernel of ``mode="pallas"`` is run as a JAX program, on any device and slowly; for tests.
 
     Raises:
@@ -87,12 +91,16 @@ class BatchOptions:
     rescue: bool | None = None
     devices: int | Sequence[Any] | None = None
     progress: bool = False
+    chunk_size: int | None = None
+    store: Any = None
     interpret: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self.mode, "mode", ("auto", "refill", "lockstep", "pallas"))
         check_count(self.check_every, "check_every", minimum=1)
-        for name in ("lanes", "num_threads"):
+        if self.store is not None and self.chunk_size is None:
+            raise ValueError(f"store = {self.store!r} without chunk_size; expected how many problems to solve at a time")
+        for name in ("lanes", "num_threads", "chunk_size"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name, minimum=1)
         for name in ("reassociate", "rescue"):
