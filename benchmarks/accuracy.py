@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py            # tables, picture and JSON; exits 1 where one of ours is beyond 4 ulp
     python benchmarks/accuracy.py --speed    # also how much a training step pays for it, against jax.nn
+    python benchmarks/accuracy.py --second   # second derivatives (grad of grad) instead; exits 1 where one of ours is beyond 8 ulp
 
 References are mpmath's, from the definition and its derivative by hand, in 60 and in 120 digits: what the two do not give alike to 1e-30
 stops the script. Points cover the whole range: a third spread over all magnitudes, a third over those where exponentials live, a third
@@ -31,6 +32,9 @@ from jaxdiff.functions import activations, losses
 ROOT = pathlib.Path(__file__).parents[1]
 BOUND = 4.0
 DTYPES = ("float32", "float64")
+
+
+SECOND_BOUND = 8.0
 
 
 class Subject(NamedTuple):
@@ -158,6 +162,76 @@ SUBJECTS = {
         value_terms=exp,
     ),
 }
+
+
+def tilted(x: Any) -> Any:
+    """(e, d, T'' / T') of mish's T = tanh(softplus(x)), with e = exp(x) and d = e^2 + 2 e + 2."""
+    e = mp.exp(x)
+    d = e * e + 2 * e + 2
+    return e, d, 1 + e / (1 + e) - 4 * e * (1 + e) / d
+
+
+def mish_second(x: Any) -> Any:
+    if x > 1e5:
+        return mp.mpf(0)
+    e, d, ratio = tilted(x)
+    return 4 * e * (1 + e) / d**2 * (2 + x * ratio)
+
+
+def gelu_tanh_second(x: Any) -> Any:
+    if abs(x) > 1e3:
+        return mp.mpf(0)
+    curvature = 12 * mp.sqrt(2 / mp.pi) * mp.mpf("0.044715") * x
+    return s(z(x)) * s(-z(x)) * (2 * z_slope(x) + x * curvature - x * z_slope(x) ** 2 * mp.tanh(z(x) / 2))
+
+
+# Second derivatives by hand. Of a loss they are taken in the prediction, whose distance to the target is rounded first.
+SECONDS: dict[str, Callable[[Any], Any]] = {
+    "sigmoid": lambda x: -s(x) * s(-x) * tanh(x / 2),
+    "tanh": lambda x: -2 * tanh(x) * sech2(x),
+    "elu": lambda x: mp.mpf(0) if x > 0 else mp.exp(x),
+    "gelu": lambda x: pdf(x) * (2 - x * x),
+    "gelu_tanh": gelu_tanh_second,
+    "silu": lambda x: s(x) * s(-x) * (2 - x * tanh(x / 2)),
+    "softplus": lambda x: s(x) * s(-x),
+    "log_sigmoid": lambda x: -s(x) * s(-x),
+    "mish": mish_second,
+    "softsign": lambda x: -2 * mp.sign(x) / (1 + abs(x)) ** 3,
+    "log_cosh": lambda p: sech2(p - T),
+    "binary_cross_entropy": lambda p: T / p**2 + (1 - T) / (1 - p) ** 2,
+    "binary_cross_entropy_with_logits": lambda x: s(x) * s(-x),
+    "poisson_nll": exp,
+}
+
+
+def second_errors(name: str, dtype: str, count: int, *, with_peer: bool = True) -> dict[str, float]:
+    """The largest errors of grad of grad in ulp, ours and the peer's, and where they are."""
+    subject = SUBJECTS[name]
+    x = points(dtype, count, subject.domain)
+    exact = certified(SECONDS[name], x)
+    found: dict[str, float] = {}
+    for who, function in (("ours", subject.ours), ("peer", subject.peer)):
+        if function is not None and (who == "ours" or with_peer):
+            errors = ulps(jax.jit(jax.vmap(jax.grad(jax.grad(function))))(x), exact, dtype)
+            found[who] = float(np.nanmax(errors))
+            found[f"{who}_at"] = float(x[np.nanargmax(errors)])
+    return found
+
+
+def second_table(count: int) -> int:
+    """Print the errors of second derivatives; 1 where one of ours is beyond the bound."""
+    print(
+        "second derivative by grad of grad: largest error in ulp\nfunction                          dtype        jaxdiff  at               peer"
+    )
+    beyond = 0
+    for name in SECONDS:
+        for dtype in DTYPES:
+            found = second_errors(name, dtype, count)
+            beyond += not found["ours"] <= SECOND_BOUND
+            peer = shown(found.get("peer"), dtype)
+            print(f"{name:33s} {dtype}  {shown(found['ours'], dtype):>11s}  {found['ours_at']:<12.6g}  {peer:>11s}", flush=True)
+    print(f"{2 * len(SECONDS) - beyond} of {2 * len(SECONDS)} within {SECOND_BOUND:g} ulp")
+    return int(beyond > 0)
 
 
 def points(dtype: str, count: int, domain: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:
@@ -324,8 +398,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=3000, help="half the points per function and dtype")
     parser.add_argument("--speed", action="store_true", help="time training steps too")
     parser.add_argument("--dry-run", action="store_true", help="print and write nothing")
+    parser.add_argument("--second", action="store_true", help="print the errors of second derivatives, and nothing else")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
+    if options.second:
+        return second_table(options.count)
     rows, maps = [], {}
     for name in SUBJECTS:
         for dtype in DTYPES:

@@ -82,6 +82,32 @@ ROOTS = (
 )
 
 
+def silu_second(x: mp.mpf) -> mp.mpf:
+    e = mp.exp(-x)
+    return e / (1 + e) ** 2 * (2 - x * mp.tanh(x / 2))
+
+
+def gelu_tanh_second(x: mp.mpf) -> mp.mpf:
+    z, slope = GELU_TANH_A * x + GELU_TANH_B * x**3, GELU_TANH_A + 3 * GELU_TANH_B * x**2
+    e = mp.exp(-z)
+    return e / (1 + e) ** 2 * (2 * slope + 6 * GELU_TANH_B * x**2 - x * slope**2 * mp.tanh(z / 2))
+
+
+def mish_second(x: mp.mpf) -> mp.mpf:
+    e = mp.exp(x)
+    d = e * e + 2 * e + 2
+    return 4 * e * (1 + e) / d**2 * (2 + x * (1 + e / (1 + e) - 4 * e * (1 + e) / d))
+
+
+# The same of second derivatives; those of silu and gelu_tanh are even, and mish's has another root on the right.
+SECOND_ROOTS = (
+    ("GELU_TANH_SECOND", gelu_tanh_second, "1.42", ("1", "1.9"), "1.5", (10, 20)),
+    ("SILU_SECOND", silu_second, "2.4", ("1.6", "3.4"), "2.75", (11, 23)),
+    ("MISH_SECOND_LEFT", mish_second, "2.256", ("1.6", "3"), "2.5", (10, 20)),
+    ("MISH_SECOND_RIGHT", lambda x: mish_second(-x), "1.49", ("1.1", "2.4"), "2", (11, 22)),
+)
+
+
 def tail_of_mills(t: mp.mpf) -> mp.mpf:
     a = 4 * (1 + t) / (1 - t)
     return (1 / mills_ratio(a) - a) * (a + 4)
@@ -113,6 +139,26 @@ def root(name: str, comment: str, x: mp.mpf) -> None:
             nearest = +x
         print(f"    {bits}: ({float(nearest)!r}, {float(x - nearest)!r}),")
     print("}")
+
+
+def around_root(name: str, derivative: Callable, guess: str, span: tuple[str, str], centre: str, counts: tuple[int, int]) -> None:
+    """The root of a derivative, and a polynomial for the derivative over the distance to it."""
+    (low, high), (few, many) = span, counts
+    what = "derivative of " + name.lower()
+    if derivative in [row[1] for row in SECOND_ROOTS]:
+        what = "second derivative of " + name.lower().partition("_second")[0]
+    r = -mp.findroot(derivative, -mp.mpf(guess))
+    root(f"{name}_ROOT", f"the {what} is zero at x = -(sum)", r)
+    shift = mp.mpf(centre) - r
+    quotient = limit_at_zero(lambda d: derivative(-r - d) / -d, mp.diff(derivative, -r))
+    interval = mp.mpf(low) - mp.mpf(centre), mp.mpf(high) - mp.mpf(centre)
+    table(
+        f"{name}_SLOPE",
+        f"{what} at x = -a over r - a, for a from {low} to {high}, in a - {centre}, r its root",
+        lambda s: quotient(s + shift),
+        {32: (*interval, few), 64: (*interval, many)},
+    )
+    print(f"{name}_SPAN: tuple[float, float, float] = ({float(low)}, {float(high)}, {float(centre)})")
 
 
 def main() -> None:
@@ -148,19 +194,10 @@ def main() -> None:
         limit_at_zero(lambda u: mp.log(mp.cosh(mp.sqrt(u))) / u, mp.mpf(1) / 2),
         {32: (0, 1, 8), 64: (0, 1, 16)},
     )
-    for name, derivative, guess, (low, high), centre, (few, many) in ROOTS:
-        r = -mp.findroot(derivative, -mp.mpf(guess))
-        root(f"{name}_ROOT", f"the derivative of {name.lower()} is zero at x = -(sum)", r)
-        shift = mp.mpf(centre) - r
-        quotient = limit_at_zero(lambda d, f=derivative, r=r: f(-r - d) / -d, mp.diff(derivative, -r))
-        interval = mp.mpf(low) - mp.mpf(centre), mp.mpf(high) - mp.mpf(centre)
-        table(
-            f"{name}_SLOPE",
-            f"derivative of {name.lower()} at x = -a over r - a, for a from {low} to {high}, in a - {centre}, r its root",
-            lambda s, quotient=quotient, shift=shift: quotient(s + shift),
-            {32: (*interval, few), 64: (*interval, many)},
-        )
-        print(f"{name}_SPAN: tuple[float, float, float] = ({float(low)}, {float(high)}, {float(centre)})")
+    for row in ROOTS:
+        around_root(*row)
+    for row in SECOND_ROOTS:
+        around_root(*row)
     print("\n# 1 / sqrt(2 pi) as the nearest number of each precision, and the logarithm of what that rounding took")
     print("INVERSE_SQRT_2PI: dict[int, tuple[float, float]] = {")
     for bits, digits in ((32, 24), (64, 53)):

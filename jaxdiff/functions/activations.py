@@ -478,7 +478,8 @@ def _gelu_tanh_second_kernel(x: jax.Array) -> jax.Array:
     linear, cubic = sum(table.GELU_TANH_A), sum(table.GELU_TANH_B)
     slope = linear + 3 * cubic * a * a
     rest = 2 * slope + 6 * cubic * a * a - a * slope * slope * ((1 - e) / (1 + e))
-    return m * rest / (1 + e * (2 + e)) * scale
+    result = m * rest / (1 + e * (2 + e)) * scale
+    return _with_root(-jnp.abs(x), result, table.GELU_TANH_SECOND_ROOT, table.GELU_TANH_SECOND_SLOPE, table.GELU_TANH_SECOND_SPAN)
 
 
 def _gelu_tanh_third(x: jax.Array) -> jax.Array:
@@ -576,7 +577,16 @@ def _silu_derivative_kernel(x: jax.Array) -> jax.Array:
     return _with_root(x, result, table.SILU_ROOT, table.SILU_SLOPE, table.SILU_SPAN)
 
 
-def _silu_second(x: jax.Array) -> jax.Array:
+def _silu_second_kernel(x: jax.Array) -> jax.Array:
+    # s(x) s(-x) (2 - x tanh(x/2)), even in x.
+    a = jnp.minimum(jnp.abs(x), _EXP_CUTOFF[bits_of(x)])
+    m, scale = special.scaled_exp(-a)
+    e = m * scale
+    result = m * (2 - a * ((1 - e) / (1 + e))) / (1 + e * (2 + e)) * scale
+    return _with_root(-jnp.abs(x), result, table.SILU_SECOND_ROOT, table.SILU_SECOND_SLOPE, table.SILU_SECOND_SPAN)
+
+
+def _silu_second_plainly(x: jax.Array) -> jax.Array:
     return _sigmoid_derivative(x) * (2 - jnp.clip(x, -760, 760) * _tanh(x / 2))
 
 
@@ -605,7 +615,21 @@ def _tanh_softplus_derivative(x: jax.Array) -> jax.Array:
     return jnp.where(is_positive, 4 * u * u * (1 + u) / (1 + 2 * u * (1 + u)) ** 2, 4 * e * (1 + e) / (e * (e + 2) + 2) ** 2)
 
 
-def _mish_second(x: jax.Array) -> jax.Array:
+def _mish_second_kernel(x: jax.Array) -> jax.Array:
+    # As `_mish_second_plainly`, in e = exp(-|x|), of which a factor (on the right a square) comes last, for it may underflow.
+    a = jnp.minimum(jnp.abs(x), _EXP_CUTOFF[bits_of(x)])
+    (m, scale), (square, square_scale) = special.scaled_exp(-a), special.scaled_exp(-2 * a)
+    e = m * scale
+    d, b = 2 + e * (2 + e), 1 + 2 * e * (1 + e)
+    left = m * (4 * (1 + e)) / (d * d) * (2 - a * (1 + e / (1 + e) - 4 * e * (1 + e) / d)) * scale
+    # On the right the ratio is -2 and what vanishes with e, which is kept apart.
+    right = square * (4 * (1 + e)) / (b * b) * (2 * (1 - a) + a * e * (4 * (1 + 2 * e) / b - 1 / (1 + e))) * square_scale
+    left = _with_root(x, left, table.MISH_SECOND_LEFT_ROOT, table.MISH_SECOND_LEFT_SLOPE, table.MISH_SECOND_LEFT_SPAN)
+    right = _with_root(-x, right, table.MISH_SECOND_RIGHT_ROOT, table.MISH_SECOND_RIGHT_SLOPE, table.MISH_SECOND_RIGHT_SPAN)
+    return jnp.where(x < 0, left, right)
+
+
+def _mish_second_plainly(x: jax.Array) -> jax.Array:
     # With T = tanh(softplus(x)): mish'' = 2 T' + x T'', and T''/T' = 1 + s - 4 e (1 + e) / (e^2 + 2 e + 2), s the sigmoid and e = exp(x).
     is_positive = x > 0
     e = _exp(jnp.where(is_positive, 0, x))
@@ -622,8 +646,10 @@ def _softsign_kernel(x: jax.Array) -> jax.Array:
     return jnp.copysign(jnp.where(a > 1, 1 / (1 + inverse), a / (1 + jnp.minimum(a, 1))), x)
 
 
+_silu_second = _smooth(_silu_second_kernel, lambda x: jax.jvp(_silu_second_plainly, (x,), (jnp.ones_like(x),))[1])
 _silu_derivative = _smooth(_silu_derivative_kernel, _silu_second)
 _silu = _smooth(_silu_kernel, _silu_derivative)
+_mish_second = _smooth(_mish_second_kernel, lambda x: jax.jvp(_mish_second_plainly, (x,), (jnp.ones_like(x),))[1])
 _mish_derivative = _smooth(_mish_derivative_kernel, _mish_second)
 _mish = _smooth(_mish_kernel, _mish_derivative)
 
@@ -691,12 +717,18 @@ def softsign_derivative(x: Any) -> Float[Array, "..."]:
     return keep_dtype(_softsign_slope, as_real(x, "x"))
 
 
-@jax.jit
-def _softsign_slope(x: jax.Array) -> jax.Array:
+def _softsign_slope_kernel(x: jax.Array) -> jax.Array:
     a = jnp.abs(x)
     return 1 / (1 + a * (2 + a))
 
 
+def _softsign_second(x: jax.Array) -> jax.Array:
+    # By factors: the fourth power that JAX's quotient rule divides by overflows where this is a normal number.
+    inverse = 1 / (1 + jnp.abs(x))
+    return -2 * jnp.sign(x) * inverse * inverse * inverse
+
+
+_softsign_slope = _smooth(_softsign_slope_kernel, _softsign_second)
 _softsign = _smooth(_softsign_kernel, softsign_derivative)
 
 

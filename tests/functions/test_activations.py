@@ -333,8 +333,15 @@ def test_registry_is_complete_and_consistent() -> None:
         ("tanh", "float32", [-44.4, 44.4]),
         ("gelu", "float32", [-13.2, 13.2]),
         ("gelu_tanh", "float32", [-10.1, 10.1]),
-        # Beside the root of the second derivative, the square root of two.
+        ("silu", "float32", [-89.0, 89.0]),
+        ("mish", "float32", [44.5, -89.0]),
+        # Where a power of it overflows.
+        ("softsign", "float32", [-4.3e10, 4.3e10]),
+        # Beside its roots; that of gelu is the square root of two.
         ("gelu", "float64", [-1.4153855499652228, 1.4142]),
+        ("gelu_tanh", "float64", [1.4185, -1.4062]),
+        ("silu", "float64", [2.3993572, -2.40088]),
+        ("mish", "float64", [1.48988, -2.256376, 11.2]),
     ],
 )
 def test_second_derivative_keeps_its_digits_where_its_factors_do_not(name: str, dtype: str, points: list[float]) -> None:
@@ -342,6 +349,9 @@ def test_second_derivative_keeps_its_digits_where_its_factors_do_not(name: str, 
     exact = {
         "gelu_tanh": lambda x: mp.diff(lambda t: t / (1 + mp.exp(-z(t))), x, 2),
         "tanh": lambda x: -2 * mp.tanh(x) * mp.sech(x) ** 2,
+        "silu": lambda x: mp.diff(lambda t: t / (1 + mp.exp(-t)), x, 2),
+        "mish": lambda x: mp.diff(lambda t: t * mp.tanh(mp.log1p(mp.exp(t))), x, 2),
+        "softsign": lambda x: -2 * mp.sign(x) / (1 + abs(x)) ** 3,
         "gelu": lambda x: (2 - x * x) * mp.exp(-x * x / 2) / mp.sqrt(2 * mp.pi),
     }[name]
     x = jnp.asarray(points, dtype)
