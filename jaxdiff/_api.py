@@ -12,15 +12,16 @@ from jaxdiff._chunks import chunkable
 from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
 from jaxdiff._progress import Progress, Report
 from jaxdiff._types import Objective, PyTree
-from jaxdiff._validation import check_choice, check_count, explain_tracing_errors, suggest_keywords
+from jaxdiff._validation import check_choice, check_count, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
+from jaxdiff.batch.rescue import Stage, alone, is_widened, rescue
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.linalg import max_norm
 from jaxdiff.loop import attach_derivative, solve_unrolled
 from jaxdiff.problem import Minimize
 from jaxdiff.result import OptimizeResult, is_success
-from jaxdiff.solvers import BFGS
+from jaxdiff.solvers import BFGS, Newton
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 
 _ALIASES = {"maxiter": "max_steps", "max_iter": "max_steps", "method": "solver", "tol": "solver", "options": "solver", "jac": "derivatives"}
@@ -176,6 +177,7 @@ def _solve(
     report: Report | None = None,
 ) -> OptimizeResult:
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
+    named = solver
     solver = settled(solver, problem, given.has_limits, "one with takes_bounds = True, such as BFGS(),")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
@@ -188,7 +190,18 @@ def _solve(
             raise ValueError(f"history = {history!r} with differentiation = 'unrolled'; expected history = False")
         plan, num_unrolled = dataclasses.replace(plan, mode="lockstep", num_threads=1), max_steps
     with explain_tracing_errors():
-        return execute(_run, problem, solver, starts, max_steps, plan, trace_length=length, num_unrolled=num_unrolled)
+        result = execute(_run, problem, solver, starts, max_steps, plan, trace_length=length, num_unrolled=num_unrolled)
+    if not options.rescue or num_unrolled is not None or is_traced((result.status, problem)):
+        return result
+
+    def again(problem: Minimize, starts: jax.Array, other: Any = named) -> OptimizeResult:
+        return _solve(problem, dataclasses.replace(given, starts=starts), other, max_steps, alone(options), history, max_evals)
+
+    other = BFGS() if isinstance(named, Newton) else Newton()
+    stages = [Stage(2, lambda problem, starts: again(problem, starts, other)), Stage(3, again)]
+    if is_widened(starts):
+        stages.insert(0, Stage(1, again))
+    return rescue(result, problem, starts, stages)
 
 
 def _run(

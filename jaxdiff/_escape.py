@@ -19,7 +19,7 @@ from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.batch.rescue import merged, taken
 from jaxdiff.fit_result import FitResult
 from jaxdiff.problem import LeastSquares
-from jaxdiff.result import Status, is_success
+from jaxdiff.result import RESCUES, Status, is_success
 from jaxdiff.root_problem import Root
 from jaxdiff.solvers import NewtonRoot
 from jaxdiff.solvers.base import Solver
@@ -60,9 +60,9 @@ def escaped(result: FitResult, problem: LeastSquares, starts: jax.Array, again: 
     is_better = has_root & np.asarray(other.success) & (np.asarray(other.fun) < 0.25 * np.asarray(result.fun)[index])
     if not is_better.any():
         return result
-    rescued = np.zeros(status.shape, bool) if result.rescued is None else np.array(result.rescued)
-    rescued[index[is_better]] = True
-    return dataclasses.replace(merged(result, other, index, is_better), rescued=jnp.asarray(rescued))
+    codes = np.zeros(status.shape, np.int32) if result.rescued_by is None else np.array(result.rescued_by)
+    codes[index[is_better]] = RESCUES.index("another solver")
+    return dataclasses.replace(merged(result, other, index, is_better), rescued=jnp.asarray(codes > 0), rescued_by=jnp.asarray(codes))
 
 
 def _roots(problem: Root, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, *, count: int, plan: Plan) -> Any:

@@ -27,14 +27,14 @@ from jaxdiff._validation import (
 )
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
-from jaxdiff.batch.rescue import rescue
+from jaxdiff.batch.rescue import Stage, alone, rescue
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.fit_result import FitResult
 from jaxdiff.linalg import PANEL_LIMIT, max_norm
 from jaxdiff.loop import Outcome, attach_derivative
 from jaxdiff.problem import LOSSES, LeastSquares
 from jaxdiff.result import Status, is_success
-from jaxdiff.solvers import LevenbergMarquardt, LevenbergMarquardtCholesky
+from jaxdiff.solvers import Dogleg, LevenbergMarquardt, LevenbergMarquardtCholesky
 from jaxdiff.solvers.base import Solver, resolve_tolerances
 from jaxdiff.solvers.residual_model import LinearModel, invert_upper
 
@@ -488,14 +488,15 @@ def _solve_fit(
     if not wants_escape or is_traced((result.status, problem)):
         return result
 
-    def again(problem: LeastSquares, starts: jax.Array) -> FitResult:
-        plain = dataclasses.replace(options, rescue=False, mode="auto", lanes=None)
-        return _solve_fit(
-            problem, dataclasses.replace(given, starts=starts), LevenbergMarquardt(), max_steps, plain, history, wanted, max_evals
-        )
+    def again(problem: LeastSquares, starts: jax.Array, solver: Any = LevenbergMarquardt()) -> FitResult:  # noqa: B008 (frozen)
+        return _solve_fit(problem, dataclasses.replace(given, starts=starts), solver, max_steps, alone(options), history, wanted, max_evals)
 
     if wants_rescue:
-        result = rescue(result, problem, starts, again)
+        stages = [Stage(1, again)]
+        if options.rescue:
+            # Asked for by name: whatever may help.
+            stages += [Stage(2, lambda problem, starts: again(problem, starts, Dogleg())), Stage(3, again)]
+        result = rescue(result, problem, starts, stages)
     return escaped(result, problem, starts, again)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdiff._validation import check_count, check_positive
-from jaxdiff.result import OptimizeResult, Status
+from jaxdiff.result import RESCUES, OptimizeResult, Status
 
 LEVELS = (0.0, 0.25, 0.5, 0.9, 0.99, 1.0)
 """Quantiles that a report lists."""
@@ -47,7 +47,8 @@ class BatchReport:
         nfev: quantiles of the evaluations.
         optimality: quantiles of the finite ones.
         worst: problems without a solution first, those with statuses that say least good in front; then those with most steps.
-        num_rescued: problems that a second, slower solver solved; None where nothing was to be rescued.
+        num_rescued: problems that a further attempt solved; None where none was made.
+        rescued_by: how many by which attempt, by name.
         steps_made: steps of all problems, the evaluation of each start counted as one.
         steps_paid: steps that lanes were run for, waiting and idle ones included.
         seconds: what the run took, where it was said.
@@ -68,6 +69,7 @@ class BatchReport:
     optimality: Mapping[float, float]
     worst: tuple[WorstProblem, ...]
     num_rescued: int | None
+    rescued_by: Mapping[str, int]
     steps_made: int
     steps_paid: float | None
     seconds: float | None
@@ -94,7 +96,8 @@ class BatchReport:
         solved = f" ({self.num_solved / self.num_problems:.2%})" if self.num_problems else ""
         rows = [("problems", f"{self.num_problems:,}"), ("solved", f"{self.num_solved:,}{solved}")]
         if self.num_rescued is not None:
-            rows.append(("of these rescued", f"{self.num_rescued:,}"))
+            how = ", ".join(f"{count:,} by {name}" for name, count in self.rescued_by.items())
+            rows.append(("of these rescued", f"{self.num_rescued:,}{f' ({how})' if how else ''}"))
         if self.seconds is not None:
             rows.append(("problems per second", f"{self.problems_per_second:,.0f}"))
         if self.straggler_efficiency is not None:
@@ -161,7 +164,8 @@ def batch_report(result: OptimizeResult, seconds: float | None = None, num_worst
     nit, nfev = np.asarray(result.nit), np.asarray(result.nfev)
     optimality = np.asarray(result.optimality, np.float64)
     codes, counts = np.unique(status, return_counts=True)
-    rescued = getattr(result, "rescued", None)
+    rescued = result.rescued
+    attempts = np.zeros(0) if result.rescued_by is None else np.asarray(result.rescued_by)
     return BatchReport(
         num_problems=status.size,
         num_solved=int(np.sum(np.asarray(result.success))),
@@ -171,6 +175,7 @@ def batch_report(result: OptimizeResult, seconds: float | None = None, num_worst
         optimality=_quantiles(optimality),
         worst=_worst(result, status, nit, optimality, num_worst),
         num_rescued=None if rescued is None else int(np.sum(np.asarray(rescued))),
+        rescued_by={name: int(np.sum(attempts == code)) for code, name in enumerate(RESCUES) if code and np.any(attempts == code)},
         steps_made=int(np.sum(nit.astype(np.int64) + 1)),
         steps_paid=None if result.steps_paid is None else float(np.sum(np.asarray(result.steps_paid), dtype=np.float64)),
         seconds=None if seconds is None else float(seconds),

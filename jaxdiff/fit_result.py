@@ -27,7 +27,6 @@ class FitResult(OptimizeResult):
         is_full_rank: whether it is full; where ``covariance`` is asked for.
         standard_errors: roots of the diagonal of the covariance, like x; 0 for a fixed parameter, NaN for one held at a bound.
         correlation: the covariance with its diagonal scaled to one, ``[n, n]``.
-        rescued: where a second solver found a solution that the first one had not; None where none was asked.
     """
 
     residuals: Any = None
@@ -36,7 +35,6 @@ class FitResult(OptimizeResult):
     is_full_rank: Any = None
     standard_errors: PyTree = None
     correlation: Any = None
-    rescued: Any = None
 
     def __str__(self) -> str:
         if isinstance(self.status, Tracer):

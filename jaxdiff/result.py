@@ -81,6 +81,10 @@ _MESSAGES = {
 }
 
 
+RESCUES = ("not rescued", "more precision", "another solver", "another start")
+"""What the codes of ``rescued_by`` stand for: the stages of the cascade, in their order."""
+
+
 def is_success(status: jax.Array) -> jax.Array:
     """Whether each status code claims a solution."""
     return (status >= Status.CONVERGED_GRADIENT) & (status <= Status.CONVERGED_STEP)
@@ -127,6 +131,8 @@ class OptimizeResult:
         aux: what f returns beside its value at x, where ``has_aux``.
         steps_paid: steps that the batch ran for each problem, the evaluation of its start, waiting for slower neighbours and idle lanes
             included; `report` makes the straggler efficiency of it.
+        rescued: where another attempt found a solution that the first one had not; None where none was made.
+        rescued_by: which attempt that was: 0 none, 1 more precision, 2 another solver, 3 another start.
 
     Example:
         >>> import jaxdiff as jd
@@ -148,6 +154,8 @@ class OptimizeResult:
     history: History | None = None
     aux: PyTree = None
     steps_paid: Any = None
+    rescued: Any = None
+    rescued_by: Any = None
 
     @property
     def status_name(self) -> str:

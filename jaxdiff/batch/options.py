@@ -60,9 +60,10 @@ class BatchOptions:
             functions keep their meaning. Set for the one program and for no other, never with finite differences, and not inside
             ``jax.jit`` and its like, where the options of the outer program hold. None: True, but not with finite differences. Never for
             roots, where rounding errors are looked at.
-        rescue: whether least-squares problems that did not converge are solved once more, alone, by `LevenbergMarquardt` on orthogonal
-            factors, in float64 where that is enabled; ``rescued`` of the result says where that helped. Not inside ``jax.jit`` and its
-            like. None: where no solver is named.
+        rescue: whether problems that did not converge are solved once more, alone, in float64 where that is enabled; ``rescued`` of the
+            result says where that helped, ``rescued_by`` which attempt it was. True: with more precision (least squares: by
+            `LevenbergMarquardt` on orthogonal factors), then by another solver, then from another start, each for what is left. None: the
+            first of these, of least squares where no solver is named. Not of roots, and not inside ``jax.jit`` and its like.
         devices: devices that each run an engine on a part of the batch, without a word between them: how many, the first ones of the
             default backend, or a list of them. Results do not depend on how many there are, to the last bit on CPU. Not inside ``jax.jit``
             and its like. None: the device that holds the data.

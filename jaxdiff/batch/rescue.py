@@ -1,50 +1,94 @@
-"""A second chance for the problems of a batch that did not converge: alone, by a slower solver, in double precision where it is enabled."""
+"""Further chances for the problems of a batch that did not converge, alone: more precision, another solver, another start."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.batch.halton import halton
+from jaxdiff.batch.options import BatchOptions
 from jaxdiff.problem import Minimize
-from jaxdiff.result import Status
+from jaxdiff.result import RESCUES, Status
 
 R = TypeVar("R")
 
 
-def rescue(result: R, problem: Minimize, starts: jax.Array, again: Callable[[Any, jax.Array], R]) -> R:
-    """The result with the problems that failed solved once more from their starts, and the better of both answers kept.
+_HOPELESS = (Status.INVALID_DATA,)
+_SETTLED = (Status.INVALID_DATA, Status.SINGULAR, Status.UNBOUNDED)
+"""Statuses that say of the problem, and not of the solver, why there is no solution; behind the first stage they are believed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One attempt at the problems that are still unsolved.
+
+    Attributes:
+        code: which of `RESCUES` it is.
+        again: solves a small batch of the same form, given the problem and its starts.
+    """
+
+    code: int
+    again: Callable[[Any, jax.Array], Any]
+
+
+def rescue(result: R, problem: Minimize, starts: jax.Array, stages: Sequence[Stage]) -> R:
+    """The result with the problems that failed solved once more, stage after stage, and the best of all answers kept.
 
     Args:
-        result: of the whole batch, problems in the first axis; concrete, with ``rescued`` among its fields.
+        result: of the whole batch, problems in the first axis; concrete, with ``rescued`` and ``rescued_by`` among its fields.
         problem: its batched data have the problems in their first axis.
         starts: ``[num_problems, n]``.
-        again: solves a small batch of the same form.
+        stages: what to try, each on what the ones before it left unsolved.
     """
-    status = np.asarray(result.status)  # type: ignore[attr-defined]
-    success = np.asarray(result.success)  # type: ignore[attr-defined]
-    rescued = np.zeros(status.shape, bool)
-    index = np.flatnonzero(~success & (status != Status.INVALID_DATA))
-    if index.size:
-        index = index[_is_finite(problem, starts, index)]
-    if index.size == 0:
-        return dataclasses.replace(result, rescued=jnp.asarray(rescued))  # type: ignore[type-var]
-    # Few sizes, so that the next batch does not compile again.
-    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
-    small, held = taken(problem, starts, padded)
-    other = jax.tree.map(lambda leaf: leaf[: index.size], again(small, held))
-    is_better = np.asarray(other.success) | ~(np.asarray(other.fun) >= np.asarray(result.fun)[index])  # type: ignore[attr-defined]
-    rescued[index] = np.asarray(other.success)
-    return dataclasses.replace(merged(result, other, index, is_better), rescued=jnp.asarray(rescued))  # type: ignore[type-var]
+    rescued_by = np.zeros(np.asarray(result.status).shape, np.int32)  # type: ignore[attr-defined]
+    paid = result.steps_paid  # type: ignore[attr-defined]
+    for number, stage in enumerate(stages):
+        status = np.asarray(result.status)  # type: ignore[attr-defined]
+        index = np.flatnonzero(~np.asarray(result.success) & ~np.isin(status, _SETTLED if number else _HOPELESS))  # type: ignore[attr-defined]
+        if index.size:
+            index = index[_is_finite(problem, starts, index)]
+        if index.size == 0:
+            continue
+        # Few sizes, so that the next batch does not compile again.
+        padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+        small, held = taken(problem, starts, padded)
+        if stage.code == RESCUES.index("another start"):
+            held = _moved(held)
+        other = jax.tree.map(lambda leaf, size=index.size: leaf[:size], stage.again(small, held))
+        is_better = np.asarray(other.success) | ~(np.asarray(other.fun) >= np.asarray(result.fun)[index])  # type: ignore[attr-defined]
+        rescued_by[index[np.asarray(other.success)]] = stage.code
+        result = merged(result, other, index, is_better)
+        paid = None if paid is None else paid.at[index].add(other.steps_paid)
+    codes = jnp.asarray(rescued_by)
+    return dataclasses.replace(result, rescued=codes > 0, rescued_by=codes, steps_paid=paid)  # type: ignore[type-var]
+
+
+def alone(options: BatchOptions) -> BatchOptions:
+    """How the few problems of a rescue are run: as the batch, in the sizes that suit them."""
+    return dataclasses.replace(options, rescue=False, mode="auto", lanes=None, progress=False)
+
+
+def is_widened(starts: jax.Array) -> bool:
+    """Whether a rescue has more precision than the batch had."""
+    return bool(jax.config.jax_enable_x64) and starts.dtype != jnp.float64  # type: ignore[attr-defined]
+
+
+def _moved(starts: jax.Array) -> jax.Array:
+    """Each parameter of each start moved by up to three tenths of itself, one at zero by up to a tenth; always the same way."""
+    # The first point is a corner and the second the middle, which would not move the first parameter.
+    shift = 2 * halton(starts.shape[0] + 2, starts.shape[1], None)[2:] - 1
+    return starts + jnp.asarray(shift, starts.dtype) * jnp.where(starts == 0, 0.1, 0.3 * jnp.abs(starts)).astype(starts.dtype)
 
 
 def merged(result: R, other: R, index: np.ndarray, is_better: np.ndarray) -> R:
     """The result with the better of the others in the places ``index``; what either says of ``rescued`` is left out."""
+    result, other = (dataclasses.replace(each, rescued=None, rescued_by=None) for each in (result, other))  # type: ignore[type-var]
     place, chosen = index[is_better], np.flatnonzero(is_better)
-    old, structure = jax.tree.flatten(dataclasses.replace(result, rescued=None))  # type: ignore[type-var]
-    new = jax.tree.leaves(dataclasses.replace(other, rescued=None))  # type: ignore[type-var]
+    old, structure = jax.tree.flatten(result)
+    new = jax.tree.leaves(other)
     return structure.unflatten([a.at[place].set(b[chosen].astype(a.dtype)) for a, b in zip(old, new, strict=True)])
 
 
