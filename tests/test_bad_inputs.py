@@ -221,7 +221,7 @@ def test_row_24_rank_one_problems_end_at_their_published_minimum(solver: Any) ->
         ((1.0, -1.0), ValueError, r"bounds: at index 0 the lower bound 1.0 exceeds the upper bound -1.0"),
         ((None, [2.0, np.nan]), ValueError, r"the upper bound at index 1 is nan"),
         ((np.zeros(3), None), ValueError, r"the lower bound has a leaf of shape \(3,\); expected a number or \(2,\)"),
-        (({"a": 0.0}, None), ValueError, r"the lower bound is a pytree like .*expected a number, or a pytree like x0"),
+        (({"a": 0.0}, None), ValueError, r"the lower bound is a pytree like .*expected one value, or a pytree like x0"),
         ((None, [9.0, 0.5]), ValueError, r"x0 = 1.0 at index 1 lies outside its bounds \[-inf, 0.5\]"),
         (("low", None), TypeError, r"the lower bound = 'low' is a str; expected a real number"),
         (3.0, TypeError, r"bounds = 3.0; expected a pair \(lower, upper\)"),

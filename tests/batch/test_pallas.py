@@ -31,8 +31,9 @@ def solve(starts: np.ndarray, y: np.ndarray, **options: object) -> jd.FitResult:
     return jd.least_squares_batch(decay, starts, (TIMES.astype(y.dtype), y), in_axes=(0, None, 0), bounds=bounds, options=chosen)
 
 
-def test_the_kernel_ends_where_the_engine_does(dtype: str) -> None:
+def test_the_kernel_ends_where_the_engine_does() -> None:
     """A block and a part of one; a bound that binds in some lanes; a lane of NaN."""
+    dtype = "float32"
     starts, y = decays(150, dtype)
     engine, kernel = solve(starts, y, mode="lockstep"), solve(starts, y, mode="pallas", interpret=True)
     assert 5 < int(np.sum(np.asarray(engine.at_bound) == 1)) < 145
