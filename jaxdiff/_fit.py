@@ -474,7 +474,7 @@ def _solve_fit(
     """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
     # One problem is never rescued: its solver was named.
     wants_rescue = options is not ALONE and (solver is None if options.rescue is None else options.rescue)
-    wants_escape = wants_rescue or (options is ALONE and solver is None)
+    wants_escape = max_evals is None and (wants_rescue or (options is ALONE and solver is None))
     if solver is None:
         is_small = options is not ALONE and problem.packing.size <= PANEL_LIMIT
         solver = LevenbergMarquardtCholesky() if is_small else LevenbergMarquardt()
