@@ -99,9 +99,8 @@ def row_of(workload: Workload, method: Method, first: Any, walls: Any, cpus: Any
 
 def show(workload: Workload, rows: list[dict[str, Any]]) -> None:
     print(f"\n{workload.name}")
-    print(
-        f"{'method':44s}{'count':>10s}{'per second':>13s}{'per CPU s':>12s}{'ours / it':>10s}{'by CPU':>9s}{'first':>7s}{'steps':>13s}  matched"
-    )
+    heads = ("count", 10), ("per second", 13), ("per CPU s", 12), ("ours / it", 10), ("by CPU", 9), ("first", 7), ("steps", 13)
+    print("method".ljust(44) + "".join(f"{head:>{width}s}" for head, width in heads) + "  matched")
     for row in rows:
         ratio = f"{row['ours_over_it']:10.1f}{row['ours_over_it_cpu']:9.1f}" if "ours_over_it" in row else " " * 19
         steps = "" if row["mean_steps"] is None else f"{row['mean_steps']:.2f}/{row['largest_steps']}"

@@ -118,7 +118,7 @@ def gather(
         hoisted: tuple[Any, ...] = ()
         if num_problems:
             fun, hoisted = _hoist_tracers(fun, jax.tree.map(lambda leaf: leaf[0], x0), map_axes(first, args, arg_axes))
-        args = (*map_axes(lambda leaf, axis: leaf if axis is None else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
+        args = (*map_axes(lambda leaf, axis: leaf if axis in (None, 0) else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
         is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
         starts = packing.ravel(x0, batch_axes=1)
     else:
@@ -325,6 +325,9 @@ def map_axes(function: Callable[[Any, int | None], Any], tree: PyTree, axes: Axe
 
 def to_front(leaf: jax.Array, axis: int | None, size: int) -> jax.Array:
     """The leaf with its problems in front; where they share it, repeated."""
+    if axis == 0:
+        # As it is: to move an axis to where it is would copy all data.
+        return leaf
     return jnp.broadcast_to(leaf, (size, *leaf.shape)) if axis is None else jnp.moveaxis(leaf, axis, 0)
 
 

@@ -30,6 +30,7 @@ from jaxdiff._types import Objective, PyTree
 from jaxdiff._validation import as_data, as_float_leaves, check_count, check_tolerance, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
+from jaxdiff.batch.rescue import retry
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.implicit import attach_root_derivative
 from jaxdiff.linalg import max_norm
@@ -39,6 +40,7 @@ from jaxdiff.root_problem import Root, output_packing
 from jaxdiff.root_result import RootResult
 from jaxdiff.solvers import ROOT_SOLVERS, Chandrupatla, NewtonRoot
 from jaxdiff.solvers.base import Solver, spread_tolerance
+from jaxdiff.solvers.plain_newton import PLAIN_STEPS, PlainNewton
 
 _ALIASES = {
     "maxiter": "max_steps",
@@ -125,7 +127,7 @@ def root_batch(
     args: PyTree = (),
     *,
     in_axes: Any = 0,
-    solver: Any = NewtonRoot(),  # noqa: B008 (frozen)
+    solver: Any = None,
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
     fixed: Any = None,
     scale: Any = None,
@@ -145,7 +147,8 @@ def root_batch(
         x0: starts, a pytree like that of one problem with a leading axis on each leaf.
         args: data; see ``in_axes``.
         in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
-        solver: as in `root`.
+        solver: as in `root`. None: `NewtonRoot`; where there is one unknown, and no mode is chosen, a few plain Newton steps come first,
+            and `NewtonRoot` solves from the start what they do not.
         derivatives: as in `root`.
         fixed: as in `root`; the same for all problems.
         scale: as in `root`, shared by all problems; a leaf with a leading axis of problems has sizes for each.
@@ -171,10 +174,15 @@ def root_batch(
         ([1.0, 2.0], [True, True, False])
     """
     check_options(options)
+    may_begin_plain = solver is None and options.mode == "auto" and history is False and max_evals is None
+    solver = NewtonRoot() if solver is None else solver
     _check_solver(solver, is_bracketing=False)
     given, held = hold_unknowns(fixed, gather(fun, x0, args, is_batch=True, in_axes=in_axes, scale=scale), derivatives)
     problem = _problem(given, held.derivatives, has_aux, held.place)
-    result = _solve(problem, solver, given.starts, max_steps, options, history, max_evals)
+    plain: tuple[int, ...] = ()
+    if may_begin_plain and problem.packing.size == 1 and isinstance(problem.derivatives, Autodiff):
+        plain = () if is_traced((problem, given.starts, max_steps)) else PLAIN_STEPS
+    result = _solve(problem, solver, given.starts, max_steps, options, history, max_evals, plain=plain)
     return result.raise_if_failed() if throw else result
 
 
@@ -324,15 +332,30 @@ def _solve(
     history: bool | int,
     max_evals: Any = None,
     report: Report | None = None,
+    plain: tuple[int, ...] = (),
 ) -> RootResult:
-    """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
-    solver = wrapped(_resolved(solver, problem), max_evals, report)
+    """Check what is common to one and many, and run; every field of the result has a leading axis of problems.
+
+    ``starts`` has a row for each problem: a start, or the two ends of a bracket. ``plain``: plain Newton steps to try first, and then.
+    """
+    chosen, solver = solver, _resolved(solver, problem)
     max_steps = check_count(max_steps, "max_steps")
     length = history_length(history, max_steps)
+    amend = None
+    if plain:
+
+        def again(problem: Root, starts: jax.Array) -> RootResult:
+            return _solve(problem, chosen, starts, max_steps, options, history, plain=plain[1:])
+
+        amend = lambda result: retry(result, problem, starts, again)  # noqa: E731
+        solver, max_steps_now = PlainNewton(solver.xtol, solver.ftol), min(max_steps, plain[0])
+        options_now = dataclasses.replace(options, mode="lockstep")
+    else:
+        solver, max_steps_now, options_now = wrapped(solver, max_evals, report), max_steps, options
     # Whether F vanishes to rounding is read off its rounding errors: the compiler must leave sums in their order.
-    plan = options.plan(problem, starts.shape[0], length > 0, may_reassociate=False)
+    plan = options_now.plan(problem, starts.shape[0], length > 0, may_reassociate=False)
     with explain_tracing_errors():
-        return execute(_run_root, problem, solver, starts, max_steps, plan, trace_length=length)
+        return execute(_run_root, problem, solver, starts, max_steps_now, plan, amend, trace_length=length)
 
 
 def _run_root(

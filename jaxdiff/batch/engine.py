@@ -50,8 +50,6 @@ def solve_refill(
     max_steps: Any,
     lanes: int,
     check_every: int,
-    first: Any = 0,
-    count: int | None = None,
 ) -> Outcome:
     """Solve a batch with one block of lanes, refilled as they finish.
 
@@ -62,15 +60,11 @@ def solve_refill(
         max_steps: how many steps a problem may make.
         lanes: lanes of the block.
         check_every: steps between two rounds of retiring and refilling.
-        first: where the queue begins; may be traced, so that several engines share one program and the same data.
-        count: problems in the queue; None: all.
 
     Returns:
-        The outcome of every problem of the queue, problems in the last axis.
+        The outcome of every problem, problems in the last axis.
     """
-    count = x.shape[-1] if count is None else count
-    first = jnp.asarray(first, jnp.int32)
-    end = first + count
+    end = x.shape[-1]
     leaves, structure = jax.tree.flatten(problem.args)
     # One row a problem: taking or writing a lane then touches one stretch of memory.
     rows = [jnp.moveaxis(leaf, -1, 0) for leaf, batched in zip(leaves, problem.is_batched, strict=True) if batched]
@@ -89,7 +83,7 @@ def solve_refill(
         has_stopped = (state.status != Status.RUNNING) | (state.num_steps >= max_steps)
         is_retired = has_stopped & (engine.index < end)
         # Lanes that do not retire write out of range, and so nowhere.
-        place = jnp.where(is_retired, engine.index - first, count)
+        place = jnp.where(is_retired, engine.index, end)
         outcomes = jax.tree.map(
             lambda all_rows, lane: all_rows.at[place].set(jnp.moveaxis(lane, -1, 0), mode="drop"), engine.outcomes, Outcome.of(state)
         )
@@ -107,16 +101,16 @@ def solve_refill(
         state, data = jax.lax.cond(jnp.any(is_fresh), refill, lambda: (state, engine.data))
         # Not held back at the end of the queue, so that it tells how many have retired.
         taken = engine.next_problem + jnp.sum(is_retired, dtype=jnp.int32)
-        announce(solver, engine.next_problem - first - lanes, taken - first - lanes, count)
+        announce(solver, engine.next_problem - lanes, taken - lanes, end)
         return Engine(state, data, index, taken, outcomes, engine.num_rounds + 1)
 
-    index = first + jnp.arange(lanes, dtype=jnp.int32)
+    index = jnp.arange(lanes, dtype=jnp.int32)
     held = jnp.minimum(index, end - 1)
     data = [row[held] for row in rows]
     state = solver.init(bound(data), starts[held].T)
-    empty = jax.tree.map(lambda lane: jnp.zeros((count, *lane.shape[:-1]), lane.dtype), Outcome.of(state))
-    engine = Engine(state, data, index, first + lanes, empty, jnp.zeros((), jnp.int32))
+    empty = jax.tree.map(lambda lane: jnp.zeros((end, *lane.shape[:-1]), lane.dtype), Outcome.of(state))
+    engine = Engine(state, data, index, jnp.asarray(lanes, jnp.int32), empty, jnp.zeros((), jnp.int32))
     engine = jax.lax.while_loop(is_busy, round_of, engine)
     outcomes = jax.tree.map(lambda all_rows: jnp.moveaxis(all_rows, 0, -1), engine.outcomes)
-    share = engine.num_rounds.astype(jnp.float32) * (lanes * check_every / count)
-    return dataclasses.replace(outcomes, steps_paid=jnp.full(count, share))
+    share = engine.num_rounds.astype(jnp.float32) * (lanes * check_every / end)
+    return dataclasses.replace(outcomes, steps_paid=jnp.full(end, share))

@@ -1,17 +1,20 @@
-"""Running a batch from the host: with compiler options of its own, and on several cores.
+"""Running a batch from the host: with compiler options of its own, on several cores, chunk by chunk.
 
-Inside a trace neither can be had: there the batch is part of the program around it.
+Every chunk runs in the same program, and what comes out of it is written straight to its place: beyond inputs and outputs there is never
+more in memory than a chunk for each core. Inside a trace none of this can be had: there the batch is part of the program around it.
 """
 
 import concurrent.futures
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from jaxdiff.batch.devices import solve_on_devices
@@ -35,11 +38,21 @@ REASSOCIATE = {
 }
 """Options of XLA's CPU compiler that let it reorder sums, and change nothing else."""
 
+_HAVE_RUN: set[int] = set()
+"""Hashes of what has been compiled and run: only the first time it is not worth while to begin on all threads at once."""
+
 
 def execute(
-    body: Callable[..., Any], problem: Minimize, solver: Solver, starts: jax.Array, max_steps: Any, plan: Plan, **options: Any
+    body: Callable[..., Any],
+    problem: Minimize,
+    solver: Solver,
+    starts: jax.Array,
+    max_steps: Any,
+    plan: Plan,
+    amend: Callable[[Any], Any] | None = None,
+    **options: Any,
 ) -> Any:
-    """Call ``body(problem, solver, starts, max_steps, first, count=, plan=, **options)``, compiled, in as many parts as the plan says.
+    """Call ``body(problem, solver, starts, max_steps, first, count=, plan=, **options)``, compiled, chunk by chunk as the plan says.
 
     Args:
         body: solves the problems from ``first`` on, ``count`` of them; a pure function. What it returns has a leading axis of problems.
@@ -48,6 +61,7 @@ def execute(
         starts: ``[num_problems, n]``.
         max_steps: as in the entries.
         plan: how.
+        amend: called with the result, whose arrays are then NumPy's and may be written to, unless all of this is traced.
         options: further static arguments of ``body``.
 
     Returns:
@@ -66,35 +80,70 @@ def execute(
         with progress_bar(num_problems) as token:
             told = Announcing(solver, token)
             return jax.block_until_ready(
-                execute(body, problem, told, starts, max_steps, dataclasses.replace(plan, progress=False), **options)
+                execute(body, problem, told, starts, max_steps, dataclasses.replace(plan, progress=False), amend, **options)
             )
     if plan.may_fuse:
         unfused = dataclasses.replace(plan, may_fuse=False)
         if jax.default_backend() == "gpu" and is_for_pallas(problem, solver):
             try:
                 fused = dataclasses.replace(unfused, mode="pallas", num_threads=1)
-                return execute(body, problem, solver, starts, max_steps, fused, **options)
+                return execute(body, problem, solver, starts, max_steps, fused, amend, **options)
             except (NotImplementedError, ValueError, jax.errors.JaxRuntimeError) as error:
                 warnings.warn(f"the fused kernel could not be built ({error}); the batch runs refilled", RuntimeWarning, stacklevel=2)
-        return execute(body, problem, solver, starts, max_steps, unfused, **options)
+        return execute(body, problem, solver, starts, max_steps, unfused, amend, **options)
     if plan.devices:
-        return solve_on_devices(body, problem, solver, starts, max_steps, plan, REASSOCIATE if plan.reassociate else None, options)
+        result = solve_on_devices(body, problem, solver, starts, max_steps, plan, REASSOCIATE if plan.reassociate else None, options)
+        return result if amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
     compiled = _compiled(body, tuple(sorted(options)), plan.reassociate)
-    run = functools.partial(compiled, problem, solver, starts, max_steps, plan=plan, **options)
-    if plan.num_threads == 1:
-        return run(0, count=num_problems)
-    # Parts of one length share one program; the last begins a little early, and what it does twice is dropped.
-    count = -(-num_problems // plan.num_threads)
-    firsts = [min(i * count, num_problems - count) for i in range(plan.num_threads)]
-    # The first call compiles; meanwhile the others would do the same.
+    chunk = min(plan.chunk, num_problems)
+    if is_traced or chunk == num_problems:
+        result = compiled(problem, solver, starts, max_steps, 0, count=num_problems, plan=plan, **options)
+        return result if is_traced or amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
+    # All chunks are of one length and share one program; the last begins a little early, and what it does twice is the same.
+    firsts = [min(first, num_problems - chunk) for first in range(0, num_problems, chunk)]
+    leaves, structure = jax.tree.flatten(problem.args)
+    # Views, of which XLA's CPU backend copies at most the chunk at hand.
+    leaves = [np.asarray(leaf) if batched else leaf for leaf, batched in zip(leaves, problem.is_batched, strict=True)]
+    host_starts = np.asarray(starts)
+
+    static = {"count": chunk, "plan": plan, **options}
+
+    def piece(first: int) -> tuple[Minimize, Solver, np.ndarray]:
+        part = slice(first, first + chunk)
+        held = [leaf[part] if batched else leaf for leaf, batched in zip(leaves, problem.is_batched, strict=True)]
+        return dataclasses.replace(problem, args=structure.unflatten(held)), solver, host_starts[part]
+
+    outputs, layout = jax.tree.flatten(compiled.eval_shape(*piece(0), max_steps, 0, **static))
+    whole = [_aligned((num_problems, *leaf.shape[1:]), leaf.dtype) for leaf in outputs]
+
+    def solve_from(first: int) -> None:
+        for place, leaf in zip(whole, jax.tree.leaves(compiled(*piece(first), max_steps, 0, **static)), strict=True):
+            place[first : first + chunk] = np.asarray(leaf)
+
+    layouts = tuple((jnp.shape(leaf)[1:], jnp.result_type(leaf)) for leaf in leaves)
+    key = hash((compiled, tuple(sorted(options.items())), plan, chunk, structure, layouts))
+    if key not in _HAVE_RUN:
+        # The first chunk compiles; meanwhile the other threads would do the same.
+        solve_from(firsts.pop(0))
+        _HAVE_RUN.add(key)
     with concurrent.futures.ThreadPoolExecutor(plan.num_threads) as pool:
-        compiled.lower(problem, solver, starts, max_steps, 0, count=count, plan=plan, **options).compile()
-        parts = list(pool.map(lambda first: jax.block_until_ready(run(first, count=count)), firsts))
-    kept = [
-        jax.tree.map(lambda leaf, skip=i * count - first: leaf[skip:], part)
-        for i, (first, part) in enumerate(zip(firsts, parts, strict=True))
-    ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *kept)
+        for _ in pool.map(solve_from, firsts):
+            pass
+    result = layout.unflatten(whole)
+    return _handed_over(result if amend is None else amend(result))
+
+
+def _handed_over(result: Any) -> Any:
+    """The result as arrays of JAX's, without a copy where they allow it."""
+    return jax.tree.map(jax.device_put, result)
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An empty array that begins where XLA's CPU backend wants its own to: it then takes it over as it is, without a copy."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.empty(size + 64, np.uint8)
+    begin = -room.ctypes.data % 64
+    return room[begin : begin + size].view(dtype).reshape(shape)
 
 
 @functools.lru_cache(maxsize=64)
@@ -117,7 +166,7 @@ def solve_part(
 
     The derivative of a solution follows from the solution alone.
     """
-    held_problem, held_solver, held = jax.lax.stop_gradient((lanes_last(problem), solver, starts))
+    held_problem, held_solver, held = jax.lax.stop_gradient((lanes_last(problem, first, count), solver, starts))
     # Under jit nobody could look whether the start lies within its bounds.
     x = held_problem.project(held.T)
     if plan.mode == "pallas":
@@ -128,5 +177,5 @@ def solve_part(
     if plan.mode == "refill":
         # On several devices a block keeps its lanes even where it holds fewer problems: no shape may depend on how many devices there are.
         lanes = plan.lanes if plan.devices else min(plan.lanes, count)
-        return solve_refill(held_problem, held_solver, x, max_steps, lanes, plan.check_every, first, count), None
+        return solve_refill(held_problem, held_solver, x, max_steps, lanes, plan.check_every), None
     return solve_lockstep(held_problem, held_solver, x, max_steps, plan.lanes, trace_length)

@@ -35,21 +35,20 @@ def solve_lockstep(
     num_problems = x.shape[-1]
     if num_problems <= lanes:
         return solve_block(problem, solver, x, max_steps, trace_length)
-    num_blocks = -(-num_problems // lanes)
-    order = jnp.minimum(jnp.arange(num_blocks * lanes), num_problems - 1)
-    to_blocks = lambda a: jnp.moveaxis(jnp.take(a, order, axis=-1).reshape(*a.shape[:-1], num_blocks, lanes), -2, 0)  # noqa: E731
     leaves, structure = jax.tree.flatten(problem.args)
-    batched = [to_blocks(leaf) for leaf, is_batched in zip(leaves, problem.is_batched, strict=True) if is_batched]
 
-    def one_block(block: tuple[jax.Array, jax.Array, list[jax.Array]]) -> tuple[Outcome, Trace | None]:
-        index, x, data = block
-        announce(solver, index * lanes, (index + 1) * lanes, num_problems)
-        data = iter(data)
-        args = structure.unflatten(
-            [next(data) if is_batched else leaf for leaf, is_batched in zip(leaves, problem.is_batched, strict=True)]
-        )
-        return solve_block(dataclasses.replace(problem, args=args), solver, x, max_steps, trace_length)
+    def block_from(first: jax.Array) -> tuple[Outcome, Trace | None]:
+        part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, lanes, axis=-1)  # noqa: E731
+        args = structure.unflatten([part(leaf) if batched else leaf for leaf, batched in zip(leaves, problem.is_batched, strict=True)])
+        return solve_block(dataclasses.replace(problem, args=args), solver, part(x), max_steps, trace_length)
 
-    blocks = jax.lax.map(one_block, (jnp.arange(num_blocks), to_blocks(x), batched))
-    together = lambda a: jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], num_blocks * lanes)[..., :num_problems]  # noqa: E731
-    return jax.tree.map(together, blocks)
+    def write(block: jax.Array, results: Any) -> Any:
+        # The last block begins a little early: what it does twice is the same.
+        first = jnp.minimum(block * lanes, num_problems - lanes)
+        announce(solver, block * lanes, (block + 1) * lanes, num_problems)
+        keep = lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, first, axis=-1)  # noqa: E731
+        return jax.tree.map(keep, results, block_from(first))
+
+    shapes = jax.eval_shape(block_from, jnp.zeros((), jnp.int32))
+    empty = jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:-1], num_problems), leaf.dtype), shapes)
+    return jax.lax.fori_loop(0, -(-num_problems // lanes), write, empty)

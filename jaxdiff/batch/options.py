@@ -13,6 +13,12 @@ from jaxdiff.problem import Minimize
 CACHE_BYTES = 512 * 1024
 """Working set that a block of lanes should stay within: about the second-level cache of one core."""
 
+CHUNK_BYTES = 24 * 1024 * 1024
+"""Inputs and outputs of the problems that one core is given at a time."""
+
+CHUNK_BLOCKS = 16
+"""Blocks of lanes that a chunk has at least: at its end, lanes run out of problems."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -23,6 +29,7 @@ class Plan:
         lanes: problems held side by side.
         check_every: steps between two rounds of retiring and refilling.
         num_threads: engines that run side by side.
+        chunk: problems that an engine is given at a time.
         reassociate: whether the compiler may reorder sums.
         devices: devices that each run an engine on a part of the batch; none: where the data are.
         progress: whether to draw a bar.
@@ -34,6 +41,7 @@ class Plan:
     lanes: int
     check_every: int
     num_threads: int
+    chunk: int
     reassociate: bool
     devices: tuple[Any, ...] = ()
     progress: bool = False
@@ -54,7 +62,7 @@ class BatchOptions:
         lanes: problems held side by side in one block; None: as many as fit the cache. More than the batch has are as many as it has.
         check_every: steps between two rounds of retiring and refilling lanes.
         num_threads: engines that run side by side, each with a part of the batch, since JAX runs one program on about one core of a CPU.
-            None: as many as there are cores, where the batch is refilled and large enough; one inside ``jax.jit`` and its like.
+            None: as many as there are cores, where the batch is large enough; one inside ``jax.jit`` and its like.
         reassociate: whether XLA's CPU compiler may reorder sums, so that they run in vector instructions: two to four times faster for sums
             over samples. It may then also fold a compensated sum or ``(x + h) - x`` inside ``fun``; NaN, infinities, divisions and
             functions keep their meaning. Set for the one program and for no other, never with finite differences, and not inside
@@ -126,15 +134,15 @@ class BatchOptions:
         if self.reassociate and not problem.derivatives.is_exact:
             raise ValueError("reassociate = True would fold finite differences; expected None or False with this choice of derivatives")
         reassociate = may_reassociate and (problem.derivatives.is_exact if self.reassociate is None else self.reassociate)
-        threads = 1
-        if mode == "refill":
-            threads = self.num_threads or (_num_cores() if jax.default_backend() == "cpu" else 1)
-            # An engine that does not fill its lanes at least twice gains nothing.
-            threads = max(1, min(threads, num_problems // (2 * lanes) if self.num_threads is None else num_problems))
+        threads = self.num_threads or (_num_cores() if jax.default_backend() == "cpu" else 1)
+        # An engine that does not fill its lanes at least twice gains nothing.
+        threads = max(1, min(threads, num_problems // (2 * lanes) if self.num_threads is None and lanes else num_problems))
+        chunk = max(-(-num_problems // threads), 1)
+        if jax.default_backend() == "cpu":
+            chunk = min(chunk, max(CHUNK_BYTES // _bytes_in_and_out(problem, num_problems), CHUNK_BLOCKS * lanes))
         may_fuse = self.mode == "auto" and not has_history and num_problems > 0
-        return Plan(
-            mode, lanes, self.check_every, threads, reassociate, self._chosen_devices(), self.progress, may_fuse, bool(self.interpret)
-        )
+        devices = self._chosen_devices()
+        return Plan(mode, lanes, self.check_every, threads, chunk, reassociate, devices, self.progress, may_fuse, bool(self.interpret))
 
     def _chosen_devices(self) -> tuple[Any, ...]:
         if self.devices is None:
@@ -167,12 +175,7 @@ class BatchOptions:
         """Lanes of a block, for a batch of this many problems."""
         if self.lanes is not None:
             return min(self.lanes, num_problems)
-        n = problem.packing.size
-        data = sum(
-            leaf.size // max(num_problems, 1)
-            for leaf, batched in zip(jax.tree.leaves(problem.args), problem.is_batched, strict=True)
-            if batched
-        )
+        n, data = problem.packing.size, _numbers_per_problem(problem, num_problems)
         # A Hessian and its factor, a few vectors, and the data of one lane.
         bytes_per_lane = (2 * n * n + 8 * n + 2 * data + 16) * problem.packing.dtype.itemsize
         wanted = max(CACHE_BYTES // bytes_per_lane, 8)
@@ -182,6 +185,18 @@ class BatchOptions:
 def _is_list_of_devices(value: Any) -> bool:
     is_list = isinstance(value, (list, tuple)) and all(isinstance(item, jax.Device) for item in value)
     return is_list and 0 < len(value) == len(set(value))
+
+
+def _numbers_per_problem(problem: Minimize, num_problems: int) -> int:
+    """Numbers that each problem brings as data of its own."""
+    leaves = zip(jax.tree.leaves(problem.args), problem.is_batched, strict=True)
+    return sum(leaf.size // max(num_problems, 1) for leaf, batched in leaves if batched)
+
+
+def _bytes_in_and_out(problem: Minimize, num_problems: int) -> int:
+    """Bytes of one problem's data and results, about: residuals as many as data, a covariance and a correlation, a few vectors."""
+    n = problem.packing.size
+    return (2 * _numbers_per_problem(problem, num_problems) + 2 * n * n + 6 * n + 16) * problem.packing.dtype.itemsize
 
 
 def _num_cores() -> int:

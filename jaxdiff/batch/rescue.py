@@ -83,6 +83,25 @@ def _moved(starts: jax.Array) -> jax.Array:
     return starts + jnp.asarray(shift, starts.dtype) * jnp.where(starts == 0, 0.1, 0.3 * jnp.abs(starts)).astype(starts.dtype)
 
 
+def retry(result: R, problem: Minimize, starts: jax.Array, again: Callable[[Any, jax.Array], R]) -> R:
+    """The result with the problems that failed solved once more from their starts, and those answers taken.
+
+    Args:
+        result: of the whole batch, problems in the first axis; NumPy arrays, which are written to.
+        problem: its batched data have the problems in their first axis.
+        starts: ``[num_problems, n]``.
+        again: solves a small batch of the same form.
+    """
+    index = np.flatnonzero(~result.success)  # type: ignore[attr-defined]
+    if index.size:
+        # Few sizes, so that the next batch does not compile again.
+        padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+        other = again(*taken(problem, starts, padded, may_widen=False))
+        for whole, part in zip(jax.tree.leaves(result), jax.tree.leaves(other), strict=True):
+            whole[index] = np.asarray(part)[: index.size]
+    return result
+
+
 def merged(result: R, other: R, index: np.ndarray, is_better: np.ndarray) -> R:
     """The result with the better of the others in the places ``index``; what either says of ``rescued`` is left out."""
     result, other = (dataclasses.replace(each, rescued=None, rescued_by=None) for each in (result, other))  # type: ignore[type-var]
@@ -102,9 +121,9 @@ def _is_finite(problem: Minimize, starts: jax.Array, index: np.ndarray) -> np.nd
     return finite
 
 
-def taken(problem: Any, starts: jax.Array, index: np.ndarray) -> tuple[Any, jax.Array]:
-    """The problems of these indices, in double precision where that is enabled."""
-    wide = jnp.float64 if jax.config.jax_enable_x64 else None  # type: ignore[attr-defined]
+def taken(problem: Any, starts: jax.Array, index: np.ndarray, may_widen: bool = True) -> tuple[Any, jax.Array]:
+    """The problems of these indices, in double precision where that is enabled and not forbidden."""
+    wide = jnp.float64 if may_widen and jax.config.jax_enable_x64 else None  # type: ignore[attr-defined]
 
     def widened(leaf: Any) -> Any:
         return leaf.astype(wide) if wide is not None and jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf
