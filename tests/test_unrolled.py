@@ -27,7 +27,8 @@ def test_unrolled_derivatives_are_those_of_the_closed_form(solver: Any) -> None:
         result = jd.minimize(tilted, jnp.zeros(2), a, solver=solver, differentiation="unrolled", max_steps=200)
         return result.x, result.fun
 
-    for jacobian in (jax.jacfwd, jax.jacrev):
+    # Forward mode compiles as long again; the batch below takes it through the default solver.
+    for jacobian in (jax.jacfwd, jax.jacrev) if isinstance(solver, jd.Newton) else (jax.jacrev,):
         of_x, of_value = jacobian(solve)(a)
         np.testing.assert_allclose(of_x, np.diag(1 / a), atol=1e-5)
         np.testing.assert_allclose(of_value, -np.log(a), atol=1e-5)
@@ -55,10 +56,11 @@ def test_unrolled_problems_of_a_batch_that_were_not_solved_are_flagged_and_no_ot
         return jd.minimize_batch(tilted, starts, a, bounds=bounds, differentiation="unrolled", in_axes=(0, None), max_steps=40).x
 
     a = jnp.array([0.5, 1.7])
-    for jacobian in (jax.jacfwd(solve)(a), jax.jacrev(solve)(a)):
+    forward, reverse = jax.jacfwd(solve)(a), jax.jacrev(solve)(a)
+    for jacobian in (forward, reverse):
         np.testing.assert_allclose(jacobian[0], [[2.0, 0.0], [0.0, 0.0]], atol=1e-5)
         np.testing.assert_allclose(jacobian[2], [[2.0, 0.0], [0.0, 0.0]], atol=1e-5)
-    assert np.isnan(jax.jacrev(solve)(a)[1]).any()
+    assert np.isnan(reverse[1]).any()
     unsolved = lambda a: jd.minimize(tilted, jnp.zeros(2), a, differentiation="unrolled", max_steps=1).x  # noqa: E731
     assert np.isnan(jax.jacrev(unsolved)(a)).all()
 
