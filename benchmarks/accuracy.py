@@ -220,9 +220,8 @@ def second_errors(name: str, dtype: str, count: int, *, with_peer: bool = True) 
 
 def second_table(count: int) -> int:
     """Print the errors of second derivatives; 1 where one of ours is beyond the bound."""
-    print(
-        "second derivative by grad of grad: largest error in ulp\nfunction                          dtype        jaxdiff  at               peer"
-    )
+    print("second derivative by grad of grad: largest error in ulp")
+    print(f"{'function':33s} {'dtype':8s} {'jaxdiff':>11s}  {'at':12s}  {'peer':>11s}")
     beyond = 0
     for name in SECONDS:
         for dtype in DTYPES:
