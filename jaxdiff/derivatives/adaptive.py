@@ -2,7 +2,8 @@
 
 f is evaluated on a whole ladder of steps at once and the values decide (`ladder`): where the noise is, how far f is a polynomial, whether
 it has a derivative at all. That takes some 250 evaluations per derivative in float64 and 140 in float32, most of which parallel hardware
-does at the price of few; `FiniteDifference` is for when two have to do.
+does at the price of few; for a first derivative of an f that is smooth at the scale of x one window (`quick`) of some 20 is enough.
+`FiniteDifference` is for when two have to do.
 """
 
 import dataclasses
