@@ -58,7 +58,8 @@ class BatchOptions:
             each problem needs. ``"lockstep"``: block after block, each until its slowest lane is done. ``"auto"``: refill, unless the
             batch fits into two blocks, or a history is asked for, which only lockstep keeps; on a GPU the fused kernel, for small
             Levenberg-Marquardt problems that it can carry. ``"pallas"``: that kernel, the whole loop of the solver in one launch, for
-            functions and solvers that are arithmetic alone (`LevenbergMarquardtCholesky`, `BFGS`, `GradientDescent`); on a GPU only. All of them can be traced and differentiated.
+            functions and solvers that are arithmetic alone (`LevenbergMarquardtCholesky`, `BFGS`, `GradientDescent`); on a GPU only. All of
+            them can be traced and differentiated.
         lanes: problems held side by side in one block; None: as many as fit the cache. More than the batch has are as many as it has.
         check_every: steps between two rounds of retiring and refilling lanes.
         num_threads: engines that run side by side, each with a part of the batch, since JAX runs one program on about one core of a CPU.
