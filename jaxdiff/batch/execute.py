@@ -8,6 +8,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import math
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -38,8 +39,12 @@ REASSOCIATE = {
 }
 """Options of XLA's CPU compiler that let it reorder sums, and change nothing else."""
 
-_HAVE_RUN: set[int] = set()
-"""Hashes of what has been compiled and run: only the first time it is not worth while to begin on all threads at once."""
+_MAY_RUN_TOGETHER: dict[int, bool] = {}
+"""By the hash of what has been compiled and run, whether it may run on several threads at once."""
+
+_VENDOR = re.compile(r"\b(cholesky|lu|qr|geqrf|geqp3|householder_product|eigh|eig|svd|triangular_solve|schur|hessenberg|tridiagonal)\b")
+"""Routines that XLA's CPU backend calls from a library, in parallel on the threads that run its programs: two programs that do so at once
+were seen to wait for each other without end (jax 0.10.2, two cores, batched QR and SVD)."""
 
 
 def execute(
@@ -122,11 +127,12 @@ def execute(
 
     layouts = tuple((jnp.shape(leaf)[1:], jnp.result_type(leaf)) for leaf in leaves)
     key = hash((compiled, tuple(sorted(options.items())), plan, chunk, structure, layouts))
-    if key not in _HAVE_RUN:
+    if key not in _MAY_RUN_TOGETHER:
+        text = str(compiled.trace(*piece(0), max_steps, 0, **static).jaxpr)
         # The first chunk compiles; meanwhile the other threads would do the same.
         solve_from(firsts.pop(0))
-        _HAVE_RUN.add(key)
-    with concurrent.futures.ThreadPoolExecutor(plan.num_threads) as pool:
+        _MAY_RUN_TOGETHER[key] = _VENDOR.search(text) is None
+    with concurrent.futures.ThreadPoolExecutor(plan.num_threads if _MAY_RUN_TOGETHER[key] else 1) as pool:
         for _ in pool.map(solve_from, firsts):
             pass
     result = layout.unflatten(whole)
