@@ -42,7 +42,9 @@ REASSOCIATE = {
 _MAY_RUN_TOGETHER: dict[int, bool] = {}
 """By the hash of what has been compiled and run, whether it may run on several threads at once."""
 
-_VENDOR = re.compile(r"\b(cholesky|lu|qr|geqrf|geqp3|householder_product|eigh|eig|svd|triangular_solve|schur|hessenberg|tridiagonal)\b")
+_VENDOR = re.compile(
+    r" = (?:cholesky|lu|qr|geqrf|geqp3|householder_product|eigh|eig|svd|triangular_solve|schur|hessenberg|tridiagonal)[\[ ]"
+)
 """Routines that XLA's CPU backend calls from a library, in parallel on the threads that run its programs: two programs that do so at once
 were seen to wait for each other without end (jax 0.10.2, two cores, batched QR and SVD)."""
 
