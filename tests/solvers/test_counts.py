@@ -193,6 +193,12 @@ def mgh():
 def test_more_garbow_hillstrom_is_solved_from_near_and_far(mgh) -> None:
     counts = [sum(run.is_solved for run in mgh if run.scale == scale) for scale in SCALES]
     assert np.all(np.array(counts) >= [40, 38, 34]), counts
+    # Equations whose squares have a second minimum get a second look where no solver is named; padded, they are no equations any more.
+    missed = [load_mgh(run.name) for run in mgh if run.scale == 1 and not run.is_solved]
+    squares = {
+        problem.name: 2 * float(jd.least_squares(problem.residual, problem.start).fun) for problem in missed if problem.m == problem.n
+    }
+    assert counts[0] + sum(found <= load_mgh(name).f_min * (1 + 1e-6) + 1e-10 for name, found in squares.items()) >= 41, squares
 
 
 def test_every_success_on_more_garbow_hillstrom_is_a_stationary_point(mgh) -> None:
