@@ -111,6 +111,14 @@ def test_published_systems_are_solved_from_near_and_far(name: str, at_least: int
     assert (residuals[np.asarray(result.success)] <= 1e-9).all()
 
 
+def test_an_infinite_slope_makes_no_root_of_a_batch() -> None:
+    """1 + cbrt(x) at 0: a step of zero length, at F = 1."""
+    result = jd.root_batch(lambda x: 1 + jnp.cbrt(x), jnp.array([0.0, 0.5, -0.3]))
+    assert result.status[0] == jd.Status.NON_FINITE_START
+    np.testing.assert_allclose(result.x[1:], -1.0, rtol=1e-15)
+    assert result.success[1:].all()
+
+
 @pytest.mark.core
 def test_derivatives_of_roots_are_those_of_the_closed_form() -> None:
     """x^3 = a: dx/da = 1 / (3 x^2), d2x/da2 = -2 / (9 x^5)."""

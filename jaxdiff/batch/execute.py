@@ -128,7 +128,8 @@ def execute(
             place[first : first + chunk] = np.asarray(leaf)
 
     layouts = tuple((jnp.shape(leaf)[1:], jnp.result_type(leaf)) for leaf in leaves)
-    key = hash((compiled, tuple(sorted(options.items())), plan, chunk, structure, layouts))
+    # The solver and the user's function are parts of the structure of their trees.
+    key = hash((compiled, tuple(sorted(options.items())), plan, chunk, jax.tree.structure((problem, solver)), layouts))
     if key not in _MAY_RUN_TOGETHER:
         text = str(compiled.trace(*piece(0), max_steps, 0, **static).jaxpr)
         # The first chunk compiles; meanwhile the other threads would do the same.

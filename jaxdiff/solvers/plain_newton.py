@@ -99,8 +99,8 @@ class PlainNewton:
         residuals, slope = together(*problem.over_lanes(pair, x))
         newton = -residuals / slope
         size, moved = jnp.abs(residuals), jnp.abs(newton)
-        # NaN compares false, and is what newton is where F or its slope is not finite or the slope vanishes.
-        is_lower = jnp.isfinite(newton) & (is_start | (size < 0.9999 * jnp.abs(state.residuals)))
+        # NaN is what newton is where F is not finite or the slope vanishes; an infinite slope would make it zero, and a root of any point.
+        is_lower = jnp.isfinite(newton) & jnp.isfinite(slope) & (is_start | (size < 0.9999 * jnp.abs(state.residuals)))
         is_value_small = (moved <= 2 * epsilon * jnp.abs(x)) | (size == 0) | (size <= self.ftol)
         is_step_small = (moved <= self.xtol * jnp.abs(x)) & (moved <= CONTRACTION * jnp.abs(state.newton)) & ~is_start
         status = jnp.where(is_step_small, Status.CONVERGED_STEP, Status.RUNNING)

@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 import jaxdiff as jd
+from jaxdiff.batch import execute
 
 TIMES = np.linspace(0.2, 6.0, 16)
 FIELDS = ("x", "fun", "jac", "nit", "nfev", "status", "residuals")
@@ -70,6 +71,18 @@ def test_two_engines_give_the_bits_of_one() -> None:
     one, two = solve(starts, y), solve(starts, y, num_threads=2)
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(one, field), getattr(two, field))
+
+
+def test_programs_that_call_vendor_routines_do_not_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two cores two of them were seen to wait for each other without end."""
+    sizes = []
+    pool = execute.concurrent.futures.ThreadPoolExecutor
+    monkeypatch.setattr(execute.concurrent.futures, "ThreadPoolExecutor", lambda size: sizes.append(size) or pool(size))
+    starts, y = decays(101)
+    for solver in (jd.LevenbergMarquardtCholesky(), jd.LevenbergMarquardt()):
+        options = jd.BatchOptions(mode="refill", lanes=32, num_threads=2)
+        jd.least_squares_batch(decay, starts, (TIMES, y), in_axes=(0, None, 0), solver=solver, options=options)
+    assert sizes == [2, 1]
 
 
 @pytest.mark.core
