@@ -42,7 +42,9 @@ def escaped(result: FitResult, problem: LeastSquares, starts: jax.Array, again: 
     # How large is large has no unit: it only decides whether to look.
     is_open = np.abs(residuals).max(axis=1) > machine_epsilon(starts.dtype) ** 0.5
     status = np.asarray(result.status)
-    index = np.flatnonzero(is_open & ~np.isin(status, (Status.INVALID_DATA, Status.NON_FINITE_START, Status.MAX_EVALS)))
+    # A run that was not let to its end is not at a minimum, and has no steps left.
+    unfinished = (Status.INVALID_DATA, Status.NON_FINITE_START, Status.MAX_STEPS, Status.MAX_EVALS)
+    index = np.flatnonzero(is_open & ~np.isin(status, unfinished))
     if index.size == 0:
         return result
     small, held = taken(problem, starts, index)

@@ -7,6 +7,7 @@ trace time into elementwise operations, middling ones go panel by panel, large o
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ PANEL_WIDTH = 2
 """Columns of a panel. Measured at 10 and 20 unknowns: wider ones took longer, see benchmarks/NOTES.md."""
 
 
+@jax.custom_jvp
 def together(*values: jax.Array) -> tuple[jax.Array, ...]:
     """The arrays themselves, all of one shape, computed by one loop over their entries rather than one loop each.
 
@@ -46,6 +48,11 @@ def together(*values: jax.Array) -> tuple[jax.Array, ...]:
     if len(values) == 1:
         return values
     return jax.lax.platform_dependent(*values, cpu=reduced, default=lambda *values: values)
+
+
+@together.defjvp
+def _together_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    return together(*primals), tuple(tangents)
 
 
 def dot(a: LaneVector, b: LaneVector) -> LaneFloat:

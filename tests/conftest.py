@@ -1,5 +1,6 @@
 """Settings of the whole suite: both precisions, one compile cache per run, types checked at run time."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -29,8 +30,19 @@ collect_ignore_glob = ["derivatives/estimate_cases*.py"]
 install_import_hook([name for name in modules() if name not in UNCHECKED], "beartype.beartype")
 
 
+class ForgetPrograms:
+    """Drops what a file has compiled when its tests are over: a process may map no more than some 65,000 pieces of memory."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        if nextitem is None or nextitem.path != item.path:
+            jax.clear_caches()
+            gc.collect()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give every worker of one run the same compile cache: the same program is compiled once, not once per worker."""
+    config.pluginmanager.register(ForgetPrograms())
     shared = os.environ.setdefault("JAXDIFF_TEST_CACHE", tempfile.mkdtemp(prefix="jaxdiff-cache-"))
     jax.config.update("jax_compilation_cache_dir", shared)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
