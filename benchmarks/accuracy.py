@@ -185,7 +185,7 @@ def gelu_tanh_second(x: Any) -> Any:
     return s(z(x)) * s(-z(x)) * (2 * z_slope(x) + x * curvature - x * z_slope(x) ** 2 * mp.tanh(z(x) / 2))
 
 
-# Second derivatives by hand. Of a loss they are taken in the prediction, whose distance to the target is rounded first.
+# Second derivatives by hand; of a loss they are taken in the prediction.
 SECONDS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": lambda x: -s(x) * s(-x) * tanh(x / 2),
     "tanh": lambda x: -2 * tanh(x) * sech2(x),

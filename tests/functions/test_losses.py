@@ -287,6 +287,54 @@ def test_second_derivative_matches_a_difference_of_the_first(name: str) -> None:
     np.testing.assert_allclose(second, difference, rtol=1e-6, atol=1e-9)
 
 
+# Targets of zero and one, predictions that are right already, and p = 1/4, where log(1 - p) changes its formula: (p, t), and by hand the
+# derivatives in p twice, in p and t, and in t twice.
+SPECIAL_POINTS = {
+    "binary_cross_entropy": (
+        [(0.25, 0.0), (0.25, 1.0), (0.75, 1.0), (0.25, 0.25)],
+        lambda p, t: (t / p**2 + (1 - t) / (1 - p) ** 2, -1 / (p * (1 - p)), 0 * p),
+    ),
+    "categorical_cross_entropy": ([(0.25, 0.0), (0.5, 1.0), (0.25, 0.25)], lambda p, t: (t / p**2, -1 / p, 0 * p)),
+    "kl_divergence": ([(0.2, 0.2), (0.3, 0.3), (0.5, 0.1)], lambda p, t: (t / p**2, -1 / p, 1 / t)),
+    "poisson_nll": ([(0.5, 0.0), (-1.0, 3.0)], lambda z, t: (np.exp(z), -1 + 0 * z, 0 * z)),
+    "log_cosh": ([(0.3, 0.3), (0.0, 8.0)], lambda p, t: (np.cosh(p - t) ** -2, -(np.cosh(p - t) ** -2), np.cosh(p - t) ** -2)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SPECIAL_POINTS))
+def test_second_derivatives_in_prediction_and_target_hold_at_special_points(name: str) -> None:
+    pairs, by_hand = SPECIAL_POINTS[name]
+    p, t = np.array(pairs).T
+    gradient = jax.grad(functools.partial(LOSSES[name].value, reduction="sum"), argnums=(0, 1))
+    of_p = jax.jvp(lambda p: gradient(p, t), (p,), (np.ones_like(p),))[1]
+    of_t = jax.jvp(lambda t: gradient(p, t), (t,), (np.ones_like(t),))[1]
+    pp, pt, tt = by_hand(p, t)
+    for found, expected in zip((*of_p, *of_t), (pp, pt, pt, tt), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-14, atol=0)
+
+
+def test_target_slopes_hold_at_special_points() -> None:
+    slope = jax.grad(functools.partial(binary_cross_entropy, reduction="sum"), argnums=1)
+    assert float(slope(0.25, 0.0)) == pytest.approx(np.log(3), rel=1e-15)  # log((1 - p) / p)
+    assert float(jax.grad(poisson_nll, argnums=1)(0.3, 0.0)) == -0.3
+
+
+def test_second_derivatives_keep_their_digits_where_the_difference_rounds_or_squares_leave_the_range(dtype: str) -> None:
+    info = np.finfo(dtype)
+    # sech(p - t)^2, where the rounding of p - t is multiplied by 2 |p - t|.
+    p = np.array([-7.884293, -15.783618, 31.836785, 40.1], dtype)
+    with mp.workdps(40):
+        exact = [mp.sech(mp.mpf(float(v)) - mp.mpf(1) / 4) ** 2 for v in p]
+    second = jax.vmap(jax.grad(jax.grad(LOSSES["log_cosh"].value)))(p, np.full_like(p, 0.25))
+    assert np.max(_ulps(second, exact, dtype)) <= 4
+    # t / p^2, within a factor of four of the largest number.
+    p = np.array([0.52, 0.7], dtype) / np.sqrt(info.max)
+    with mp.workdps(40):
+        exact = [mp.mpf(1) / 4 / mp.mpf(float(v)) ** 2 + mp.mpf(3) / 4 for v in p]
+    second = jax.vmap(jax.grad(jax.grad(binary_cross_entropy)))(p, np.full_like(p, 0.25))
+    assert np.max(_ulps(second, exact, dtype)) <= 4
+
+
 def test_huber_threshold() -> None:
     d = np.array([-3.0, -2.0, 0.5, 2.0, 1e200])
     np.testing.assert_allclose(huber(d, 0 * d, 2.0, reduction="none"), [4, 2, 0.125, 2, 2e200], rtol=1e-15)
