@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxdiff._compile import QUICKLY, is_worth_haste
 from jaxdiff.batch.devices import solve_on_devices
 from jaxdiff.batch.engine import solve_refill
 from jaxdiff.batch.lockstep import solve_lockstep
@@ -101,7 +102,8 @@ def execute(
     if plan.devices:
         result = solve_on_devices(body, problem, solver, starts, max_steps, plan, REASSOCIATE if plan.reassociate else None, options)
         return result if amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
-    compiled = _compiled(body, tuple(sorted(options)), plan.reassociate)
+    quickly = not is_traced and is_worth_haste(num_problems)
+    compiled = _compiled(body, tuple(sorted(options)), plan.reassociate, quickly)
     chunk = min(plan.chunk, num_problems)
     if is_traced or chunk == num_problems:
         result = compiled(problem, solver, starts, max_steps, 0, count=num_problems, plan=plan, **options)
@@ -156,8 +158,9 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(body: Callable[..., Any], options: tuple[str, ...], reassociate: bool) -> Any:
-    return jax.jit(body, static_argnames=("count", "plan", *options), compiler_options=REASSOCIATE if reassociate else None)
+def _compiled(body: Callable[..., Any], options: tuple[str, ...], reassociate: bool, quickly: bool) -> Any:
+    flags = (QUICKLY if quickly else {}) | (REASSOCIATE if reassociate else {})
+    return jax.jit(body, static_argnames=("count", "plan", *options), compiler_options=flags or None)
 
 
 def lanes_last(problem: P, first: Any = 0, count: int | None = None) -> P:

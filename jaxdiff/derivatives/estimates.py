@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff._compile import jit_quickly
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._validation import is_traced
@@ -103,12 +104,12 @@ def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
     return _decide(samples, ladder, n, both, sides)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
 def _both(samples: Samples, ladder: Ladder, n: int) -> Judged:
     return judge(samples, ladder, "odd" if n % 2 else "even", n)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
 def _sides(samples: Samples, ladder: Ladder, order: int) -> tuple[Judged, Judged]:
     """A derivative from the left, and from the right: both at once, the left as the right of the mirror image, to compile it once."""
     mirrored = samples._replace(x=-samples.x, right=samples.left, left=samples.right)
@@ -118,7 +119,7 @@ def _sides(samples: Samples, ladder: Ladder, order: int) -> tuple[Judged, Judged
     return left._replace(value=(-1) ** order * left.value), right
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
 def _decide(samples: Samples, ladder: Ladder, n: int, both: Judged, sides: list[tuple[Judged, Judged]]) -> Estimate:
     f0 = samples.centre
     epsilon = machine_epsilon(f0.dtype)
