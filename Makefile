@@ -2,6 +2,7 @@
 #   make demo    install into .venv and run the quickstart; prints a summary and the report's path
 #   make test    linters, types, the whole suite, then the core subset on the newest Python present
 #   make lint    linters and types only
+#   make docs    the documentation as HTML, in build/docs
 #   make bench   the benchmarks, peers included
 #   make clean   remove the virtual environments and caches (never runs/)
 # Another interpreter: make PYTHON=/path/to/python test
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PYTEST_FLAGS ?= -q -n 2 --dist loadfile
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean prepare-newest test-newest
+.PHONY: demo test lint docs bench clean prepare-newest test-newest
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/jaxdiff run configs/quickstart.toml
@@ -30,6 +31,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pyright
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/sphinx-build -q -W -b html docs build/docs
+	@echo "build/docs/index.html"
 
 bench: $(VENV)/.installed-bench
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
@@ -50,6 +55,10 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python $(PIP_INSTALL) -e '.[all,dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python $(PIP_INSTALL) -e '.[all,docs]'
 	@touch $@
 
 $(VENV)/.installed-bench: pyproject.toml constraints.txt | $(VENV)/bin/python

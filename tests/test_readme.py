@@ -1,4 +1,4 @@
-"""The README says what happens: its Python is run, its TOML validated, and the files and commands it names exist."""
+"""The README and the pages of docs/ say what happens: their Python is run, TOML validated; files, commands and names they show exist."""
 
 import doctest
 import re
@@ -7,23 +7,27 @@ import tomllib
 from pathlib import Path
 
 import jax
+import pytest
 
+import jaxdiff
 from jaxdiff import cli
 from jaxdiff.experiments import config
 from jaxdiff.experiments.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
-def test_python_blocks_print_what_they_say_in_the_precision_jax_starts_with() -> None:
-    text = "\n".join(blocks("python"))
-    example = doctest.DocTestParser().get_doctest(text, {}, "README", "README.md", 0)
-    assert len(example.examples) >= 15
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.stem)
+def test_python_blocks_print_what_they_say_in_the_precision_jax_starts_with(page: Path) -> None:
+    text = "\n".join(blocks("python", page))
+    example = doctest.DocTestParser().get_doctest(text, {}, page.stem, page.name, 0)
+    assert len(example.examples) >= 5
     output: list[str] = []
     with jax.enable_x64(False):
         result = doctest.DocTestRunner(verbose=False).run(example, out=output.append)
@@ -40,10 +44,18 @@ def test_every_kind_is_described_and_no_other() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) == set(KINDS)
 
 
-def test_files_that_are_linked_exist() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_files_that_are_linked_exist(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_reference_has_every_public_name_and_no_other() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\.\. (?:auto\w+|py:data):: jaxdiff\.([\w.]+)$", page, flags=re.MULTILINE)
+    modules = {name for name in listed if name.startswith("functions.")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) - modules == set(jaxdiff._HOME)
 
 
 def test_commands_that_are_shown_are_understood() -> None:
