@@ -88,6 +88,16 @@ def test_loops_and_branches_are_passed_through() -> None:
     assert float(jd.derivative(f, method=STEP)(0.7)) == pytest.approx(exact, rel=1e-15)
 
 
+def test_what_only_moves_numbers_is_passed_through() -> None:
+    def f(x: jax.Array) -> jax.Array:
+        first, second, third = jnp.unstack(jnp.stack([x[2] ** 2, x[0] * x[1], x[1]]))
+        return jnp.sum(jnp.tile(first * second, (3,))) + jnp.polyval(jnp.array([2.0, 0.0, 1.0]), third)
+
+    x, y, z = point = np.array([0.4, -1.3, 2.0])
+    exact = [3 * z**2 * y, 3 * z**2 * x + 4 * y, 6 * z * x * y]
+    np.testing.assert_allclose(jd.gradient(f, method=STEP)(jnp.asarray(point)), exact, rtol=1e-14)
+
+
 @jax.custom_jvp
 def _hidden_abs(x: jax.Array) -> jax.Array:
     return jnp.abs(x)
