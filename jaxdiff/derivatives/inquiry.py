@@ -66,6 +66,11 @@ class _Trial:
         return self.slopes.bar + self.rounding
 
     @property
+    def unnoticed(self) -> np.ndarray:
+        """The largest error of autodiff's slope that would have led to the same verdict."""
+        return _unnoticed(self.autodiff, self.rounding, self.slopes)
+
+    @property
     def excess(self) -> np.ndarray:
         """Distance of the two slopes in units of the allowance."""
         distance = np.abs(self.autodiff - self.slopes.value)
@@ -233,7 +238,7 @@ class Inquiry:
                 unit = _unit(self.probe, trial)
                 known = [np.max(np.abs(t.slopes.value[t.codes == _PASS]), initial=0.0) / _unit(self.probe, t) for t in mine]
                 largest = max(known, default=0.0) * unit
-                is_small = (trial.codes == _UNRESOLVED) & (trial.allowance <= _RESOLVED * largest)
+                is_small = (trial.codes == _UNRESOLVED) & (trial.unnoticed <= _RESOLVED * largest)
                 trial.codes = np.where(is_small, _PASS, trial.codes)
 
     def _disagreement(self, trials: list[_Trial]) -> str:
@@ -295,7 +300,7 @@ class Inquiry:
             left_slope=left if is_kink else math.nan,
             right_slope=right if is_kink else math.nan,
             taylor_slope=self._taylor(trials, trial),
-            resolution=(bar + rounding) / slope if slope > 0 and math.isfinite(slope) else math.nan,
+            resolution=_relative(trial, place) if slope > 0 and math.isfinite(slope) else math.nan,
             num_comparisons=sum(t.codes.size for t in trials),
             num_unresolved=sum(int(np.sum(t.codes == _UNRESOLVED)) for t in trials),
             precision_loss=math.nan,
@@ -425,10 +430,10 @@ def _codes(autodiff: np.ndarray, rounding: np.ndarray, slopes: Slopes) -> np.nda
         allowance = slopes.bar + rounding
         is_known = np.isfinite(slopes.bar)
         is_outside = (autodiff < slopes.lower - rounding) | (autodiff > slopes.upper + rounding)
-        is_apart = np.abs(autodiff - slopes.value) > allowance * np.where(slopes.is_one_sided, _ONE_SIDED, 1.0)
+        is_apart = np.abs(autodiff - slopes.value) > allowance * _patience(slopes)
         largest = np.max(np.where(is_known, np.abs(slopes.value), 0.0), initial=0.0)
         size = np.maximum(np.maximum(np.abs(autodiff), np.abs(slopes.value)), largest)
-        is_resolved = is_known & (allowance <= _RESOLVED * size)
+        is_resolved = is_known & (np.where(is_apart, _unnoticed(autodiff, rounding, slopes), allowance) <= _RESOLVED * size)
         # f does not move and autodiff says so: whatever the noise of larger steps is, the two agree.
         is_resolved |= slopes.is_flat & (autodiff == 0)
         # Where f is smooth between leaps of its rounding, autodiff and small steps follow the pieces, each others: that accuses nobody.
@@ -440,6 +445,23 @@ def _codes(autodiff: np.ndarray, rounding: np.ndarray, slopes: Slopes) -> np.nda
     codes = np.where(slopes.is_kink & (codes != _FAIL), _KINK, codes)
     # An infinite slope may be right, at a vertical tangent; it is no number all the same.
     return np.where(np.isfinite(autodiff) & slopes.is_finite, codes, _NON_FINITE)
+
+
+def _unnoticed(autodiff: np.ndarray, rounding: np.ndarray, slopes: Slopes) -> np.ndarray:
+    """How far from the finite difference autodiff's slope can be with the same verdict, see `_codes`.
+
+    One within the allowance would not pass further away; one beyond it, which one-sided quotients allow still, would be accused beyond these.
+    """
+    with np.errstate(all="ignore"):
+        allowance = slopes.bar + rounding
+        apart = allowance * _patience(slopes)
+        sides = np.maximum(slopes.upper - slopes.value, slopes.value - slopes.lower) + rounding
+        accused = np.fmax(np.maximum(apart, allowance + 2 * slopes.roughness), sides)
+        return np.where(np.abs(autodiff - slopes.value) > apart, accused, apart)
+
+
+def _patience(slopes: Slopes) -> np.ndarray:
+    return np.where(slopes.is_one_sided, _ONE_SIDED, 1.0)
 
 
 def _merged(first: _Trial, second: _Trial, takes_second: Callable[[_Trial, _Trial], np.ndarray]) -> _Trial:
@@ -483,7 +505,7 @@ def _weighted(values: np.ndarray, cotangents: np.ndarray) -> np.ndarray:
 
 def _relative(trial: _Trial, place: int) -> float:
     slope = max(abs(trial.autodiff[place]), abs(trial.slopes.value[place]))
-    return float(trial.allowance[place] / slope) if slope > 0 else 0.0
+    return float(trial.unnoticed[place] / slope) if slope > 0 else 0.0
 
 
 def _unit(probe: Probe, trial: _Trial) -> float:

@@ -68,6 +68,12 @@ def test_one_per_cent_is_caught_in_double_precision() -> None:
     assert verdict(elementwise(jnp.sin, lambda x: 1.01 * jnp.cos(x)), at(X, "float64")) == ["fail"]
 
 
+def test_what_passes_is_wrong_by_no_more_than_what_the_report_says_goes_unnoticed() -> None:
+    # In single precision one-sided quotients still allow this slope, and the central ones' bar does not.
+    (leaf,) = jd.check_derivatives(elementwise(jnp.sin, lambda x: 1.0001 * jnp.cos(x)), at([1.0, 2.0], "float32")).leaves
+    assert leaf.verdict.value == "fail" or leaf.resolution >= 1e-4
+
+
 def test_the_wrong_element_is_named() -> None:
     report = jd.check_derivatives(elementwise(jnp.exp, lambda x: jnp.exp(x).at[1, 0].multiply(1.1)), at(X.reshape(2, 2), "float64"))
     assert report.leaves[0].index == (1, 0)
