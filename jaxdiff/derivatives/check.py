@@ -10,8 +10,8 @@ no leaf hides behind a larger one.
 the second measured too: by the slope's scatter at points a few roundings beside x, and the rounding of the sum that it is. A slope fails
 where it differs by more, lies outside what one-sided quotients allow, and does so again on a second ladder of other steps. It passes only
 where it differs by less and the allowance is below a twentieth of the slope (or of the leaf's largest, where the slope itself is small), or
-where what one-sided quotients allow is: an error of five per cent would have been seen. Everything between is inconclusive. A failing direction is bisected to the coordinate; leaves small enough
-are tried coordinate by coordinate.
+where what one-sided quotients allow is: an error of five per cent would have been seen. Everything between is inconclusive. A failing
+direction is bisected to the coordinate; leaves small enough are tried coordinate by coordinate.
 
 What can be missed: an error below the allowance, reported as ``resolution``; in a leaf too large for single coordinates, one wrong
 coordinate whose share of a random direction's slope is below it; errors that cancel in all random directions; an error at other points

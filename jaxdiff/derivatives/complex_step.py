@@ -28,8 +28,8 @@ from jaxdiff.derivatives.trees import ravel, tree_size, unravel, unravel_matrix
 _STEPS = {32: 2.0**-30, 64: 2.0**-70}
 """h over |x|, by bits: its square is far below eps even where f varies a thousand times faster than x, and h itself far above underflow."""
 
-_ARITHMETIC = """add add_any sub mul div neg integer_pow pow square sqrt rsqrt exp exp2 expm1 log log2 log1p logistic sin cos tan sinh cosh tanh
-asin acos atan asinh acosh atanh polynomial"""
+_ARITHMETIC = """add add_any sub mul div neg integer_pow pow square sqrt rsqrt exp exp2 expm1 log log2 log1p logistic sin cos tan sinh cosh
+tanh asin acos atan asinh acosh atanh polynomial"""
 _SUMS = "reduce_sum reduce_prod cumsum cumprod dot_general conv_general_dilated triangular_solve"
 _SHAPES = """broadcast_in_dim reshape transpose squeeze concatenate slice dynamic_slice dynamic_update_slice pad rev gather scatter
 scatter-add scatter-mul scatter_add scatter_mul select_n copy copy_p convert_element_type split optimization_barrier name pvary

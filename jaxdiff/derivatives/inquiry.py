@@ -450,7 +450,7 @@ def _codes(autodiff: np.ndarray, rounding: np.ndarray, slopes: Slopes) -> np.nda
 def _unnoticed(autodiff: np.ndarray, rounding: np.ndarray, slopes: Slopes) -> np.ndarray:
     """How far from the finite difference autodiff's slope can be with the same verdict, see `_codes`.
 
-    One within the allowance would not pass further away; one beyond it, which one-sided quotients allow still, would be accused beyond these.
+    One within the allowance would not pass further away; one beyond it that one-sided quotients still allow is accused beyond these.
     """
     with np.errstate(all="ignore"):
         allowance = slopes.bar + rounding

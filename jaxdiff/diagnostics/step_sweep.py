@@ -37,6 +37,7 @@ class StepCurve:
         scheme: kind and order, as in ``"central-2"``.
         dtype: precision of x and f.
         order: p, the power of the step by which the scheme claims to be wrong.
+        derivative_order: n.
         steps: absolute, powers of two, ascending.
         errors: of the derivative at each step, median over the points, relative to the reference, absolute where that is zero; inf where it
             is not finite.
@@ -51,6 +52,7 @@ class StepCurve:
     scheme: str
     dtype: str
     order: int
+    derivative_order: int
     steps: np.ndarray
     errors: np.ndarray
     truncation_slope: float
@@ -59,6 +61,17 @@ class StepCurve:
     predicted_error: float
     best_step: float
     best_error: float
+
+    def fitted_lines(self) -> list[np.ndarray]:
+        """The errors that each fitted slope means at every step, of rounding, then of truncation; without those of too few steps."""
+        lines = []
+        for slope, is_used in zip(
+            (self.rounding_slope, self.truncation_slope), _lawful(self.errors, self.derivative_order + self.order), strict=True
+        ):
+            if math.isfinite(slope):
+                height = np.median(np.log(self.errors[is_used]) - slope * np.log(self.steps[is_used]))
+                lines.append(np.exp(height + slope * np.log(self.steps)))
+        return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +114,7 @@ class StepSweep:
         return "\n".join(lines)
 
     def plot(self, figure: Any = None) -> Any:
-        """Draw the curves, one panel per dtype: a star where the step was predicted, a ring at the best one.
+        """Draw the curves, one panel per dtype: a star where the step was predicted, a ring at the best one, thin lines of both slopes.
 
         Args:
             figure: a matplotlib figure to draw on; None makes one.
@@ -125,12 +138,17 @@ class StepSweep:
             for position, curve in enumerate(curve for curve in self.curves if curve.dtype == dtype):
                 color = f"C{position}"
                 is_shown = np.isfinite(curve.errors)
-                panel.loglog(curve.steps[is_shown], np.maximum(curve.errors[is_shown], floor), ".-", color=color, label=curve.scheme)
+                slopes = [f"{slope:+.1f}" if math.isfinite(slope) else "?" for slope in (curve.rounding_slope, curve.truncation_slope)]
+                label = f"{curve.scheme}, slopes {', '.join(slopes)}"
+                panel.loglog(curve.steps[is_shown], np.maximum(curve.errors[is_shown], floor), ".-", color=color, label=label)
+                for line in curve.fitted_lines():
+                    is_within = (line > curve.best_error / 8) & (line < 1)
+                    panel.plot(curve.steps[is_within], line[is_within], "--", color=color, linewidth=0.8, alpha=0.6)
                 panel.plot(curve.predicted_step, max(curve.predicted_error, floor), "*", color=color, markersize=14, markeredgecolor="k")
                 panel.plot(curve.best_step, max(curve.best_error, floor), "o", color=color, markersize=10, fillstyle="none")
             panel.set_title(dtype)
             panel.set_xlabel("step h")
-            panel.legend(title="star: predicted step, ring: best", fontsize=8, title_fontsize=8)
+            panel.legend(title="star: predicted step, ring: best", fontsize=7.5, title_fontsize=7.5, framealpha=0.6)
         panels[0].set_ylabel(f"error of derivative {self.n} at {self.x:g}")
         return figure
 
@@ -254,6 +272,7 @@ def _curves(f: Callable[[Any], Any], x: np.ndarray, n: int, methods: list[Finite
                 scheme=f"{method.kind}-{method.order}",
                 dtype=x.dtype.name,
                 order=method.order,
+                derivative_order=n,
                 steps=steps,
                 errors=errors,
                 truncation_slope=rising,
@@ -280,16 +299,21 @@ def fitted_slopes(steps: np.ndarray, errors: np.ndarray, powers: int) -> tuple[f
         >>> [round(slope, 1) for slope in fitted_slopes(h, h**2 + 1e-16 / h, 3)]
         [-1.0, 2.0]
     """
+    left, right = _lawful(errors, powers)
+    return _median_slope(steps, errors, left), _median_slope(steps, errors, right)
+
+
+def _lawful(errors: np.ndarray, powers: int) -> tuple[np.ndarray, np.ndarray]:
+    """At which steps the error is one of rounding, and at which one of truncation."""
     bottom = int(np.argmin(errors))
     clearance = math.ceil(_CLEARANCE / powers)
     # An error of one is no derivative at all and follows no power law, nor does what lies beyond it; zero has no logarithm.
     is_lawless = errors >= 0.1
     first = int(np.max(np.flatnonzero(is_lawless[:bottom]), initial=-1)) + 1
-    last = bottom + int(np.argmax(is_lawless[bottom:])) if np.any(is_lawless[bottom:]) else steps.size
-    index = np.arange(steps.size)
+    last = bottom + int(np.argmax(is_lawless[bottom:])) if np.any(is_lawless[bottom:]) else errors.size
+    index = np.arange(errors.size)
     is_used = (index >= first) & (index < last) & (errors > 0)
-    left, right = index <= bottom - clearance, index >= bottom + clearance
-    return _median_slope(steps, errors, is_used & left), _median_slope(steps, errors, is_used & right)
+    return is_used & (index <= bottom - clearance), is_used & (index >= bottom + clearance)
 
 
 def _median_slope(steps: np.ndarray, errors: np.ndarray, is_used: np.ndarray) -> float:

@@ -30,7 +30,13 @@ BEYOND_VALUES = ("autodiff", "complex-step")
 """Schemes that differentiate f's program, or evaluate it at complex numbers."""
 DTYPES = ("float32", "float64")
 _REPEATS = 3
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_FAMILIES = {
+    "f's own operations": ("s", "#595959"),
+    "finite differences": ("o", "#0072b2"),
+    "adaptive": ("*", "#009e73"),
+    "other packages": ("^", "#d55e00"),
+}
+"""Marks and colours of the schemes in a picture."""
 
 
 class Answer(NamedTuple):
@@ -162,32 +168,61 @@ class AccuracyTable:
             places = {row.scheme: place(row) for row in self.by_scheme() if row.dtype == dtype and np.isfinite(row.median_error)}
             panel.set_xscale("log")
             panel.set_yscale("log")
-            for position, where in enumerate(places.values()):
-                panel.plot(*where, _MARKERS[position % len(_MARKERS)])
-            for label, where in _joined(places).items():
-                panel.annotate(label, where, fontsize=7, xytext=(5, 3), textcoords="offset points")
+            for family, (marker, color) in _FAMILIES.items():
+                mine = [place for scheme, place in places.items() if _family(scheme) == family]
+                if mine:
+                    panel.plot(*zip(*mine, strict=True), marker, color=color, label=family)
             front = [place(row) for row in self.front(dtype, cost, values_only=True)]
             panel.plot(*zip(*front, strict=True), ":", color="0.5", linewidth=1.0, zorder=0)
             panel.set_title(dtype)
             panel.set_xlabel("evaluations of f per point" if cost == "evaluations" else "seconds per point")
-            panel.margins(x=0.3, y=0.1)
+            panel.margins(x=0.25, y=0.1)
+            _write_beside(panel, places, np.array(figure.get_size_inches()) * (72 * 0.8 / len(dtypes), 72 * 0.75))
+            panel.legend(fontsize=7, loc="upper right")
         panels[0].set_ylabel("median relative error")
         return figure
 
 
-def _joined(places: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """One label for all places that would be written over one another."""
-    logs = {name: np.log10(np.maximum(place, 1e-300)) for name, place in places.items()}
-    size = np.maximum(np.ptp(list(logs.values()), axis=0), 1e-9)
-    groups: list[list[str]] = []
-    for name in sorted(places, key=lambda name: tuple(logs[name])):
-        near = (group for group in groups if np.all(np.abs(logs[name] - logs[group[0]]) / size < (0.2, 0.035)))
-        group = next(near, None)
-        if group is None:
-            groups.append([name])
-        else:
-            group.append(name)
-    return {", ".join(group): places[group[-1]] for group in groups}
+def _family(scheme: str) -> str:
+    if scheme in BEYOND_VALUES:
+        return "f's own operations"
+    return "other packages" if scheme in PEERS else "adaptive" if scheme == "adaptive" else "finite differences"
+
+
+def _write_beside(panel: Any, places: dict[str, tuple[float, float]], size: np.ndarray) -> None:
+    """Names beside their marks on logarithmic axes, each where it covers neither a mark nor another name.
+
+    Args:
+        panel: matplotlib axes, with everything drawn.
+        places: of the marks, by name.
+        size: about how wide and high the axes are, in points.
+    """
+    low, high = (np.log10([limits[end] for limits in (panel.get_xlim(), panel.get_ylim())]) for end in (0, 1))
+    marks = {name: (np.log10(place) - low) / (high - low) * size for name, place in places.items()}
+    taken = [(*(mark - 3.5), *(mark + 3.5)) for mark in marks.values()]
+    for name, mark in marks.items():
+        width, height = 3.9 * len(name), 7.0
+        sides = ((6, 0, "left"), (-6 - width, 0, "right"), (-width / 2, 9, "center"), (-width / 2, -9, "center"))
+        near = [(*offset, align) for *offset, align in sides]
+        near += [(x, step * dy, align) for dy in (9, 18, 27) for step in (1, -1) for x, _, align in sides[:2]]
+        boxes = [(mark[0] + x, mark[1] + y - height / 2, mark[0] + x + width, mark[1] + y + height / 2) for x, y, _ in near]
+        covered = [sum(_overlap(box, other) for other in taken) + _overhang(box, size) for box in boxes]
+        best = int(np.argmin(covered))
+        x, y, align = near[best]
+        x += {"left": 0, "right": width, "center": width / 2}[align]
+        panel.annotate(name, places[name], fontsize=7, xytext=(x, y), textcoords="offset points", ha=align, va="center")
+        taken.append(boxes[best])
+
+
+def _overlap(box: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Common area of two rectangles (left, bottom, right, top)."""
+    width, height = (min(box[k + 2], other[k + 2]) - max(box[k], other[k]) for k in (0, 1))
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _overhang(box: tuple[float, ...], size: np.ndarray) -> float:
+    """How much of a rectangle lies outside of the axes, in area; what sticks out is cut off or covers the neighbour."""
+    return (box[2] - box[0]) * (box[3] - box[1]) - _overlap(box, (0.0, 0.0, float(size[0]), float(size[1])))
 
 
 def accuracy_benchmark(

@@ -66,7 +66,14 @@ def test_plot_text_and_numbers(sweep: StepSweep) -> None:
     pytest.importorskip("matplotlib")
     figure = sweep.plot()
     assert [axis.get_title() for axis in figure.axes] == ["float32", "float64"]
-    assert all(len(axis.lines) == 9 for axis in figure.axes)
+    for axis in figure.axes:
+        curves = [curve for curve in sweep.curves if curve.dtype == axis.get_title()]
+        slopes = [slope for curve in curves for slope in (curve.rounding_slope, curve.truncation_slope)]
+        assert [line.get_marker() for line in axis.lines].count("*") == [line.get_marker() for line in axis.lines].count("o") == 3
+        # The line of a slope has that slope.
+        fitted = [line.get_xydata() for line in axis.lines if line.get_linestyle() == "--"]
+        found = [np.diff(np.log(line[[0, -1]]), axis=0)[0] for line in fitted]
+        np.testing.assert_allclose([high / wide for wide, high in found], [slope for slope in slopes if math.isfinite(slope)])
     assert len(str(sweep).splitlines()) == 8
     assert json.loads(json.dumps(sweep.to_dict()))["curves"][0]["scheme"] == "forward-1"
 

@@ -1,5 +1,6 @@
 """The benchmark of derivative schemes: its references, its counts, and that what is wrong or missing shows."""
 
+import itertools
 import json
 import math
 from typing import Any
@@ -9,7 +10,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from jaxdiff.experiments.accuracy_benchmark import PEERS, AccuracyTable, _joined, accuracy_benchmark, certified_derivatives
+from jaxdiff.experiments.accuracy_benchmark import PEERS, AccuracyTable, _write_beside, accuracy_benchmark, certified_derivatives
 from jaxdiff.experiments.base import Context
 from jaxdiff.experiments.kinds.accuracy import Accuracy
 
@@ -71,9 +72,22 @@ def test_the_front_of_values_leaves_out_what_needs_more(table: AccuracyTable) ->
     assert not {row.scheme for row in front} & {"autodiff", "complex-step"}
 
 
-def test_labels_of_one_place_are_joined() -> None:
-    places = {"a": (1.0, 1e-8), "b": (1.0, 1e-8), "far": (100.0, 1e-2), "c": (10.0, 1e-8)}
-    assert _joined(places) == {"a, b": (1.0, 1e-8), "c": (10.0, 1e-8), "far": (100.0, 1e-2)}
+def test_no_name_in_the_picture_covers_a_mark_or_another_name() -> None:
+    figure_module = pytest.importorskip("matplotlib.figure")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    panel = figure_module.Figure(figsize=(4.5, 4.3)).subplots()
+    places = {"first scheme": (1.0, 1e-8), "second scheme": (1.0, 1e-8), "third scheme": (2.0, 1.2e-8), "far": (100.0, 1e-2)}
+    panel.loglog(*zip(*places.values(), strict=True), "o", markersize=6)
+    panel.margins(x=0.25, y=0.1)
+    size = panel.get_window_extent().size * 72 / panel.figure.dpi
+    _write_beside(panel, places, size)
+    FigureCanvasAgg(panel.figure).draw()
+    boxes = [text.get_window_extent() for text in panel.texts]
+    marks = panel.transData.transform(list(places.values()))
+    assert [text.get_text() for text in panel.texts] == list(places)
+    assert sum(one.overlaps(other) for one, other in itertools.combinations(boxes, 2)) == 0
+    assert sum(box.contains(*mark) for box in boxes for mark in marks) == 0
 
 
 def test_text_numbers_and_picture(table: AccuracyTable) -> None:
