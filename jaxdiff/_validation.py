@@ -117,11 +117,16 @@ def _plain_array(numbers_: Any) -> Any:
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
 
 
+_AS_THEY_ARE = (np.dtype(np.float32), np.dtype(np.float64))
+
+
 def _as_float_array(leaf: Any, name: str) -> jax.Array:
     if isinstance(leaf, (str, bytes)):
         raise TypeError(f"{name} = {leaf!r} is a {type(leaf).__name__}; expected a real number or an array of them")
     if isinstance(leaf, jax.Array):
         dtype = leaf.dtype
+        if dtype in _AS_THEY_ARE and not leaf.weak_type and dtype == jax.dtypes.canonicalize_dtype(dtype):
+            return leaf
     else:
         array = np.asarray(leaf)
         dtype = array.dtype
