@@ -9,9 +9,9 @@ import jax.numpy as jnp
 
 from jaxdiff._bounds import at_bound, unravel_plain
 from jaxdiff._chunks import chunkable
-from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
+from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, plan_of, reporter, settled, wrapped
 from jaxdiff._progress import Progress, Report
-from jaxdiff._types import Objective, PyTree
+from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import check_choice, check_count, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
@@ -40,7 +40,7 @@ def minimize(
     fixed: Any = None,
     scale: Any = None,
     has_aux: bool = False,
-    max_steps: int = 256,
+    max_steps: int = 4000,
     max_evals: int | None = None,
     differentiation: Literal["implicit", "unrolled"] = "implicit",
     history: bool | int = False,
@@ -176,14 +176,14 @@ def _solve(
     differentiation: Any = "implicit",
     report: Report | None = None,
 ) -> OptimizeResult:
-    """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
+    """Check what is common to one and many, and run; of many every field of the result has a leading axis of problems."""
     named = solver
     solver = settled(solver, problem, given.has_limits, "one with takes_bounds = True, such as BFGS(),")
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     check_choice(differentiation, "differentiation", ("implicit", "unrolled"))
     solver, starts, length = wrapped(solver, max_evals, report), given.starts, history_length(history, max_steps)
-    plan = options.plan(problem, starts.shape[0], length > 0)
+    plan = plan_of(options, problem, starts.shape[0], length > 0)
     num_unrolled = None
     if differentiation == "unrolled":
         if length:
@@ -194,7 +194,7 @@ def _solve(
     if not options.rescue or num_unrolled is not None or is_traced((result.status, problem)):
         return result
 
-    def again(problem: Minimize, starts: jax.Array, other: Any = named) -> OptimizeResult:
+    def again(problem: Minimize, starts: Starts, other: Any = named) -> OptimizeResult:
         return _solve(problem, dataclasses.replace(given, starts=starts), other, max_steps, alone(options), history, max_evals)
 
     other = BFGS() if isinstance(named, Newton) else Newton()
@@ -207,7 +207,7 @@ def _solve(
 def _run(
     problem: Minimize,
     solver: Solver,
-    starts: jax.Array,
+    starts: Starts,
     max_steps: Any,
     first: Any,
     *,
@@ -219,7 +219,7 @@ def _run(
     if num_unrolled is not None:
         problem = lanes_last(problem)
         trace = None
-        outcome, solution, value = solve_unrolled(problem, solver, problem.project(starts.T), num_unrolled)
+        outcome, solution, value = solve_unrolled(problem, solver, problem.project(jnp.asarray(starts).T), num_unrolled)
     else:
         outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
         problem = lanes_last(problem, first, count)

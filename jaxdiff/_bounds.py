@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._types import LaneVector, PyTree
+from jaxdiff._types import LaneVector, PyTree, Starts
 from jaxdiff._validation import as_float_leaves, is_traced
 from jaxdiff.derivatives.steps import nearest_power_of_two
 from jaxdiff.problem import Minimize, Packing
 
 
-def flat_bounds(bounds: Any, packing: Packing, starts: jax.Array, *, is_batch: bool) -> tuple[jax.Array, jax.Array] | None:
+def flat_bounds(bounds: Any, packing: Packing, starts: Starts, *, is_batch: bool) -> tuple[jax.Array, jax.Array] | None:
     """Both bounds as flat vectors ``[n]``, or, in a batch, ``[problems, n]`` where a leaf has bounds for each problem.
 
     Raises:
@@ -125,7 +125,7 @@ def flat_scale(scale: Any, packing: Packing, num_problems: int | None) -> jax.Ar
 
 
 def held_in_place(
-    sides: tuple[jax.Array, jax.Array] | None, fixed: jax.Array | None, starts: jax.Array, *, is_batch: bool
+    sides: tuple[jax.Array, jax.Array] | None, fixed: jax.Array | None, starts: Starts, *, is_batch: bool
 ) -> tuple[jax.Array, jax.Array] | None:
     """The bounds with those of a fixed parameter at its start, both of them."""
     if fixed is None:

@@ -13,14 +13,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
 from jaxdiff._bounds import check_takes_bounds, flat_bounds, flat_fixed, flat_scale, held_in_place
 from jaxdiff._progress import Report, Reporting, WithinBudget
-from jaxdiff._types import Objective, PyTree
+from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import as_data, as_float_leaves, check_count, closest
-from jaxdiff.batch.options import BatchOptions
+from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.derivatives import Autodiff, FiniteDifference, Supplied
 from jaxdiff.derivatives.protocol import Method
 from jaxdiff.loop import Trace
@@ -30,6 +31,8 @@ from jaxdiff.solvers import SOLVERS, FromOptax
 
 ALONE = BatchOptions(lanes=1, reassociate=False)
 """How one problem is run."""
+
+_ONE = Plan("lockstep", 1, 1, 1, 1, False, is_one=True)
 
 Axes = tuple[int | None, ...]
 
@@ -53,7 +56,7 @@ class Given:
     args: tuple[PyTree, ...]
     is_batched: tuple[bool, ...]
     packing: Packing
-    starts: jax.Array
+    starts: Starts
     is_bounded: bool
     is_scaled: bool
     has_limits: bool
@@ -126,7 +129,7 @@ def gather(
         fun, hoisted = _hoist_tracers(fun, x0, args)
         args = (*args, *hoisted)
         is_batched = (False,) * len(jax.tree.leaves(args))
-        starts = packing.ravel(x0)[None]
+        starts = _row(packing.ravel(x0))
     sides = flat_bounds(bounds, packing, starts, is_batch=is_batch)
     has_limits = sides is not None
     sides = held_in_place(sides, flat_fixed(fixed, packing, num_problems), starts, is_batch=is_batch)
@@ -136,6 +139,12 @@ def gather(
         starts, own = starts / units, (units, *(side / units for side in own))
     args, is_batched = (*args, *own), (*is_batched, *(member.ndim == 2 for member in own))
     return Given(fun, args, is_batched, packing, starts, sides is not None, units is not None, has_limits)
+
+
+def _row(x: jax.Array) -> Starts:
+    """``x[None]``, of numbers on the CPU without an operation of JAX's, which would take longer than a small fit."""
+    is_here = not isinstance(x, Tracer) and jax.default_backend() == "cpu" and x.sharding.device_set == {jax.local_devices()[0]}
+    return np.asarray(x)[None] if is_here else x[None]
 
 
 def settled(solver: Any, problem: Minimize, has_limits: bool, instead: str) -> Any:
@@ -171,9 +180,13 @@ def reporter(callback: Any, verbose: Any) -> Report | None:
     return Report(callback, verbose == 2) if callback is not None or verbose == 2 else None
 
 
+def plan_of(options: BatchOptions, problem: Minimize, num_problems: int, has_history: bool, may_reassociate: bool = True) -> Plan:
+    """What the options come to: for one problem nothing has to be decided."""
+    return _ONE if options is ALONE else options.plan(problem, num_problems, has_history, may_reassociate)
+
+
 def of_one(result: Any, report: Report | None, verbose: int, throw: bool) -> Any:
-    """The result of a batch of one: without the axis of problems, printed and raised as asked for."""
-    result = jax.tree.map(lambda leaf: leaf[0], result)
+    """The result of one problem, printed and raised as asked for."""
     is_known = not isinstance(result.status, Tracer)
     if report is not None and is_known:
         jax.effects_barrier()
@@ -248,6 +261,9 @@ def check_derivatives(method: Any) -> Any:
     Raises:
         TypeError: it is none.
     """
+    # To hold an object against a protocol takes a tenth of a millisecond.
+    if isinstance(method, (Autodiff, FiniteDifference, Supplied)):
+        return method
     if inspect.isclass(method) or not isinstance(method, Method):
         expected = ", ".join(f"{kind.__name__}(...)" for kind in (Autodiff, FiniteDifference, Supplied))
         raise TypeError(f"derivatives = {method!r}; expected one of {expected}")

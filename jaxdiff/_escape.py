@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff._numerics import machine_epsilon
+from jaxdiff._types import Starts
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
 from jaxdiff.batch.rescue import merged, taken
@@ -27,7 +28,7 @@ from jaxdiff.solvers.base import Solver
 _STEPS = 256
 
 
-def escaped(result: FitResult, problem: LeastSquares, starts: jax.Array, again: Callable[[Any, jax.Array], FitResult]) -> FitResult:
+def escaped(result: FitResult, problem: LeastSquares, starts: Starts, again: Callable[[Any, jax.Array], FitResult]) -> FitResult:
     """The result, with what Newton's method for equations leads to in place of minima of |r| that are no zeros.
 
     Args:
@@ -36,15 +37,7 @@ def escaped(result: FitResult, problem: LeastSquares, starts: jax.Array, again: 
         starts: ``[num_problems, n]``.
         again: fits a small batch of the same form.
     """
-    residuals = np.asarray(result.residuals)
-    if residuals.shape[-1] != starts.shape[-1] or problem.is_bounded or problem.loss != "linear":
-        return result
-    # How large is large has no unit: it only decides whether to look.
-    is_open = np.abs(residuals).max(axis=1) > machine_epsilon(starts.dtype) ** 0.5
-    status = np.asarray(result.status)
-    # A run that was not let to its end is not at a minimum, and has no steps left.
-    unfinished = (Status.INVALID_DATA, Status.NON_FINITE_START, Status.MAX_STEPS, Status.MAX_EVALS)
-    index = np.flatnonzero(is_open & ~np.isin(status, unfinished))
+    index, status = left_open(result, problem), np.asarray(result.status)
     if index.size == 0:
         return result
     small, held = taken(problem, starts, index)
@@ -67,7 +60,18 @@ def escaped(result: FitResult, problem: LeastSquares, starts: jax.Array, again: 
     return dataclasses.replace(merged(result, other, index, is_better), rescued=jnp.asarray(codes > 0), rescued_by=jnp.asarray(codes))
 
 
-def _roots(problem: Root, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, *, count: int, plan: Plan) -> Any:
+def left_open(result: FitResult, problem: LeastSquares) -> np.ndarray:
+    """Which of many fits, or whether the only one (then ``[0]``), may have a zero of the residuals elsewhere."""
+    if result.residuals.shape[-1] != problem.packing.size or problem.is_bounded or problem.loss != "linear":
+        return np.zeros(0, np.int64)
+    # How large is large has no unit: it only decides whether to look.
+    is_open = np.abs(np.asarray(result.residuals)).max(axis=-1) > machine_epsilon(problem.packing.dtype) ** 0.5
+    # A run that was not let to its end is not at a minimum, and has no steps left.
+    unfinished = (Status.INVALID_DATA, Status.NON_FINITE_START, Status.MAX_STEPS, Status.MAX_EVALS)
+    return np.flatnonzero(is_open & ~np.isin(np.asarray(result.status), unfinished))
+
+
+def _roots(problem: Root, solver: Solver, starts: Starts, max_steps: Any, first: Any, *, count: int, plan: Plan) -> Any:
     outcome, _ = solve_part(problem, solver, starts, max_steps, first, count, plan, 0)
     # Rests near a root count as one: what is found is fitted again.
     at = lanes_last(problem, first, count).evaluate(outcome.x)

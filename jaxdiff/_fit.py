@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxdiff._bounds import at_bound, unravel_plain
 from jaxdiff._chunks import chunkable
-from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, reporter, settled, wrapped
-from jaxdiff._escape import escaped
+from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, plan_of, reporter, settled, wrapped
+from jaxdiff._escape import escaped, left_open
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._progress import Progress, Report
-from jaxdiff._types import Objective, PyTree
+from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import (
     as_float_leaves,
     check_choice,
@@ -69,7 +69,7 @@ def least_squares(
     f_scale: Any = 1.0,
     covariance: bool = False,
     has_aux: bool = False,
-    max_steps: int = 1000,
+    max_steps: int = 4000,
     max_evals: int | None = None,
     history: bool | int = False,
     callback: Callable[[Progress], Any] | None = None,
@@ -457,7 +457,11 @@ def _is_spread(model: Any, p0: PyTree) -> bool:
 def _problem(given: Given, derivatives: Any, has_aux: bool, loss: str, f_scale: Any) -> LeastSquares:
     check_choice(loss, "loss", LOSSES)
     check_positive(f_scale, "f_scale")
-    return given.problem(LeastSquares, derivatives, has_aux, loss=loss, loss_scale=jnp.asarray(f_scale, given.packing.dtype))
+    return given.problem(LeastSquares, derivatives, has_aux, loss=loss, loss_scale=_number(f_scale, given.packing.dtype))
+
+
+def _number(value: Any, dtype: Any) -> Any:
+    return jnp.asarray(value, dtype) if is_traced(value) else np.asarray(value, dtype)
 
 
 def _solve_fit(
@@ -471,7 +475,7 @@ def _solve_fit(
     max_evals: Any = None,
     report: Report | None = None,
 ) -> FitResult:
-    """Check what is common to one and many, and run; every field of the result has a leading axis of problems."""
+    """Check what is common to one and many, and run; of many every field of the result has a leading axis of problems."""
     # One problem is never rescued: its solver was named.
     wants_rescue = options is not ALONE and (solver is None if options.rescue is None else options.rescue)
     wants_escape = max_evals is None and (wants_rescue or (options is ALONE and solver is None))
@@ -482,13 +486,13 @@ def _solve_fit(
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     starts, length = given.starts, history_length(history, max_steps)
-    plan = options.plan(problem, starts.shape[0], length > 0)
+    plan = plan_of(options, problem, starts.shape[0], length > 0)
     with explain_tracing_errors():
         result = execute(_run_fit, problem, wrapped(solver, max_evals, report), starts, max_steps, plan, trace_length=length, wanted=wanted)
     if not wants_escape or is_traced((result.status, problem)):
         return result
 
-    def again(problem: LeastSquares, starts: jax.Array, solver: Any = LevenbergMarquardt()) -> FitResult:  # noqa: B008 (frozen)
+    def again(problem: LeastSquares, starts: Starts, solver: Any = LevenbergMarquardt()) -> FitResult:  # noqa: B008 (frozen)
         return _solve_fit(problem, dataclasses.replace(given, starts=starts), solver, max_steps, alone(options), history, wanted, max_evals)
 
     if wants_rescue:
@@ -497,13 +501,18 @@ def _solve_fit(
             # Asked for by name: whatever may help.
             stages += [Stage(2, lambda problem, starts: again(problem, starts, Dogleg())), Stage(3, again)]
         result = rescue(result, problem, starts, stages)
-    return escaped(result, problem, starts, again)
+    if options is not ALONE:
+        return escaped(result, problem, starts, again)
+    if left_open(result, problem).size == 0:
+        return result
+    whole = jax.tree.map(lambda leaf: leaf[None], result)
+    return jax.tree.map(lambda leaf: leaf[0], escaped(whole, problem, starts, again))
 
 
 def _run_fit(
     problem: LeastSquares,
     solver: Solver,
-    starts: jax.Array,
+    starts: Starts,
     max_steps: Any,
     first: Any,
     *,

@@ -3,6 +3,8 @@
 Everything here follows the dtype of its input and works on host numbers as well as on traced arrays.
 """
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -10,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxdiff._types import DType
 
 
+@functools.lru_cache(maxsize=32)
 def machine_epsilon(dtype: DType) -> float:
     """Spacing of floating-point numbers just above one, as a Python float (``ml_dtypes`` included).
 

@@ -19,6 +19,7 @@ from jaxdiff._entry import (
     leaf_axes,
     map_axes,
     of_one,
+    plan_of,
     refuse_words,
     reporter,
     to_front,
@@ -26,7 +27,7 @@ from jaxdiff._entry import (
 )
 from jaxdiff._held import hold_unknowns
 from jaxdiff._progress import Progress, Report
-from jaxdiff._types import Objective, PyTree
+from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import as_data, as_float_leaves, check_count, check_tolerance, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
 from jaxdiff.batch.options import BatchOptions, Plan
@@ -326,7 +327,7 @@ def _problem(given: Given, derivatives: Any, has_aux: bool, place: Any = None) -
 def _solve(
     problem: Root,
     solver: Any,
-    starts: jax.Array,
+    starts: Starts,
     max_steps: Any,
     options: BatchOptions,
     history: bool | int,
@@ -334,7 +335,7 @@ def _solve(
     report: Report | None = None,
     plain: tuple[int, ...] = (),
 ) -> RootResult:
-    """Check what is common to one and many, and run; every field of the result has a leading axis of problems.
+    """Check what is common to one and many, and run; of many every field of the result has a leading axis of problems.
 
     ``starts`` has a row for each problem: a start, or the two ends of a bracket. ``plain``: plain Newton steps to try first, and then.
     """
@@ -344,7 +345,7 @@ def _solve(
     amend = None
     if plain:
 
-        def again(problem: Root, starts: jax.Array) -> RootResult:
+        def again(problem: Root, starts: Starts) -> RootResult:
             return _solve(problem, chosen, starts, max_steps, options, history, plain=plain[1:])
 
         amend = lambda result: retry(result, problem, starts, again)  # noqa: E731
@@ -353,13 +354,13 @@ def _solve(
     else:
         solver, max_steps_now, options_now = wrapped(solver, max_evals, report), max_steps, options
     # Whether F vanishes to rounding is read off its rounding errors: the compiler must leave sums in their order.
-    plan = options_now.plan(problem, starts.shape[0], length > 0, may_reassociate=False)
+    plan = plan_of(options_now, problem, starts.shape[0], length > 0, may_reassociate=False)
     with explain_tracing_errors():
         return execute(_run_root, problem, solver, starts, max_steps_now, plan, amend, trace_length=length)
 
 
 def _run_root(
-    problem: Root, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, *, count: int, plan: Plan, trace_length: int
+    problem: Root, solver: Solver, starts: Starts, max_steps: Any, first: Any, *, count: int, plan: Plan, trace_length: int
 ) -> RootResult:
     outcome, trace = solve_part(problem, solver, starts, max_steps, first, count, plan, trace_length)
     problem = lanes_last(problem, first, count)

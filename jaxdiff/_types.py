@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 PyTree: TypeAlias = Any
 Scalar: TypeAlias = Float[Array, ""]
 Objective: TypeAlias = Callable[..., Any]
+Starts: TypeAlias = jax.Array | np.ndarray
 
 LaneFloat: TypeAlias = Float[Array, "lanes"]
 LaneInt: TypeAlias = Int[Array, "lanes"]

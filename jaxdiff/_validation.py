@@ -159,7 +159,7 @@ def as_data(tree: PyTree, name: str) -> PyTree:
         where = f"{name}{jax.tree_util.keystr(path)}"
         if isinstance(leaf, jax.Array):
             # An array is data whatever made it: jnp.full(3, 2.0) is weakly typed, jnp.ones(3) is not, and the two would compile apart.
-            return jnp.asarray(leaf, dtype=leaf.dtype)
+            return jnp.asarray(leaf, dtype=leaf.dtype) if leaf.weak_type else leaf  # type: ignore[attr-defined]
         if isinstance(leaf, numbers.Number) and not isinstance(leaf, np.generic):
             return leaf
         if not isinstance(leaf, (np.ndarray, np.generic)) or leaf.dtype.kind not in "biufcV":

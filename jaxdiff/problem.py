@@ -44,7 +44,7 @@ class Packing:
         leaves, structure = jax.tree.flatten(tree)
         return cls(structure, tuple(tuple(leaf.shape[skip_axes:]) for leaf in leaves), tuple(leaf.dtype.name for leaf in leaves))
 
-    @property
+    @functools.cached_property
     def sizes(self) -> tuple[int, ...]:
         """Numbers in each leaf."""
         return tuple(math.prod(shape) for shape in self.shapes)
@@ -54,7 +54,7 @@ class Packing:
         """Length of the flat vector."""
         return sum(self.sizes)
 
-    @property
+    @functools.cached_property
     def dtype(self) -> jnp.dtype:
         """Dtype of the flat vector: what the leaves promote to."""
         return jnp.result_type(*self.dtypes)
@@ -71,10 +71,7 @@ class Packing:
         for leaf, shape in zip(leaves, self.shapes, strict=True):
             if tuple(jnp.shape(leaf)[batch_axes:]) != shape:
                 raise ValueError(f"expected a leaf of shape {shape}, got {tuple(jnp.shape(leaf)[batch_axes:])}")
-        flat = [
-            jnp.reshape(jnp.asarray(leaf, self.dtype), (*jnp.shape(leaf)[:batch_axes], size))
-            for leaf, size in zip(leaves, self.sizes, strict=True)
-        ]
+        flat = [_reshaped(leaf, self.dtype, (*jnp.shape(leaf)[:batch_axes], size)) for leaf, size in zip(leaves, self.sizes, strict=True)]
         return flat[0] if len(flat) == 1 else jnp.concatenate(flat, axis=-1)
 
     def unravel(self, flat: jax.Array) -> PyTree:
@@ -85,6 +82,13 @@ class Packing:
             for piece, shape, dtype in zip(pieces, self.shapes, self.dtypes, strict=True)
         ]
         return self.structure.unflatten(leaves)
+
+
+def _reshaped(leaf: Any, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.shape == shape and leaf.dtype == dtype:
+        # As it is: an operation that does nothing takes a third as long as a small fit.
+        return leaf
+    return jnp.reshape(jnp.asarray(leaf, dtype), shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,8 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxdiff._compile import QUICKLY, is_worth_haste
+from jaxdiff._types import Starts
+from jaxdiff._validation import is_staged
 from jaxdiff.batch.devices import solve_on_devices
 from jaxdiff.batch.engine import solve_refill
 from jaxdiff.batch.lockstep import solve_lockstep
@@ -54,7 +56,7 @@ def execute(
     body: Callable[..., Any],
     problem: Minimize,
     solver: Solver,
-    starts: jax.Array,
+    starts: Starts,
     max_steps: Any,
     plan: Plan,
     amend: Callable[[Any], Any] | None = None,
@@ -73,11 +75,11 @@ def execute(
         options: further static arguments of ``body``.
 
     Returns:
-        What ``body`` returns for the whole batch.
+        What ``body`` returns for the whole batch; of one problem, where the plan says so, without the axis of problems.
     """
     num_problems = starts.shape[0]
     # An operation on constants is traced where everything is.
-    is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, solver, starts, max_steps, jnp.zeros(()))))
+    is_traced = is_staged() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, solver, starts, max_steps)))
     if is_traced:
         if plan.devices:
             raise ValueError("BatchOptions(devices=...) cannot be traced; expected devices = None inside of jax.jit, jax.vmap and jax.grad")
@@ -100,7 +102,9 @@ def execute(
                 warnings.warn(f"the fused kernel could not be built ({error}); the batch runs refilled", RuntimeWarning, stacklevel=2)
         return execute(body, problem, solver, starts, max_steps, unfused, amend, **options)
     if plan.devices:
-        result = solve_on_devices(body, problem, solver, starts, max_steps, plan, REASSOCIATE if plan.reassociate else None, options)
+        result = solve_on_devices(
+            body, problem, solver, jnp.asarray(starts), max_steps, plan, REASSOCIATE if plan.reassociate else None, options
+        )
         return result if amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
     quickly = not is_traced and is_worth_haste(num_problems)
     compiled = _compiled(body, tuple(sorted(options)), plan.reassociate, quickly)
@@ -159,8 +163,14 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(body: Callable[..., Any], options: tuple[str, ...], reassociate: bool, quickly: bool) -> Any:
+    @functools.wraps(body)
+    def run(*args: Any, plan: Plan, **static: Any) -> Any:
+        result = body(*args, plan=plan, **static)
+        # In the program itself: a slice of each field would be a call of its own.
+        return jax.tree.map(lambda leaf: leaf[0], result) if plan.is_one else result
+
     flags = (QUICKLY if quickly else {}) | (REASSOCIATE if reassociate else {})
-    return jax.jit(body, static_argnames=("count", "plan", *options), compiler_options=flags or None)
+    return jax.jit(run, static_argnames=("count", "plan", *options), compiler_options=flags or None)
 
 
 def lanes_last(problem: P, first: Any = 0, count: int | None = None) -> P:
@@ -172,7 +182,7 @@ def lanes_last(problem: P, first: Any = 0, count: int | None = None) -> P:
 
 
 def solve_part(
-    problem: Minimize, solver: Solver, starts: jax.Array, max_steps: Any, first: Any, count: int, plan: Plan, trace_length: int
+    problem: Minimize, solver: Solver, starts: Starts, max_steps: Any, first: Any, count: int, plan: Plan, trace_length: int
 ) -> tuple[Outcome, Trace | None]:
     """Outcome and trace of a part of the batch, problems in the last axis; the loop itself is not differentiated.
 
@@ -180,7 +190,7 @@ def solve_part(
     """
     held_problem, held_solver, held = jax.lax.stop_gradient((lanes_last(problem, first, count), solver, starts))
     # Under jit nobody could look whether the start lies within its bounds.
-    x = held_problem.project(held.T)
+    x = held_problem.project(jnp.asarray(held).T)
     if plan.mode == "pallas":
         # The kernel has its problems in blocks of its own; a part of the batch is cut out before.
         compiler = compiler_for(problem, plan.interpret)

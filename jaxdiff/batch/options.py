@@ -35,6 +35,7 @@ class Plan:
         progress: whether to draw a bar.
         may_fuse: whether the mode was left open, so that one kernel may take its place on a GPU.
         interpret: whether the kernel is run as a JAX program.
+        is_one: whether this is one problem, whose result has no axis of problems.
     """
 
     mode: str
@@ -47,6 +48,7 @@ class Plan:
     progress: bool = False
     may_fuse: bool = False
     interpret: bool = False
+    is_one: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

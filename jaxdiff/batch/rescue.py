@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff._types import Starts
 from jaxdiff.batch.halton import halton
 from jaxdiff.batch.options import BatchOptions
 from jaxdiff.problem import Minimize
@@ -34,7 +35,7 @@ class Stage:
     again: Callable[[Any, jax.Array], Any]
 
 
-def rescue(result: R, problem: Minimize, starts: jax.Array, stages: Sequence[Stage]) -> R:
+def rescue(result: R, problem: Minimize, starts: Starts, stages: Sequence[Stage]) -> R:
     """The result with the problems that failed solved once more, stage after stage, and the best of all answers kept.
 
     Args:
@@ -71,19 +72,19 @@ def alone(options: BatchOptions) -> BatchOptions:
     return dataclasses.replace(options, rescue=False, mode="auto", lanes=None, progress=False)
 
 
-def is_widened(starts: jax.Array) -> bool:
+def is_widened(starts: Starts) -> bool:
     """Whether a rescue has more precision than the batch had."""
     return bool(jax.config.jax_enable_x64) and starts.dtype != jnp.float64  # type: ignore[attr-defined]
 
 
-def _moved(starts: jax.Array) -> jax.Array:
+def _moved(starts: Starts) -> jax.Array:
     """Each parameter of each start moved by up to three tenths of itself, one at zero by up to a tenth; always the same way."""
     # The first point is a corner and the second the middle, which would not move the first parameter.
     shift = 2 * halton(starts.shape[0] + 2, starts.shape[1], None)[2:] - 1
-    return starts + jnp.asarray(shift, starts.dtype) * jnp.where(starts == 0, 0.1, 0.3 * jnp.abs(starts)).astype(starts.dtype)
+    return jnp.asarray(starts) + jnp.asarray(shift, starts.dtype) * jnp.where(starts == 0, 0.1, 0.3 * jnp.abs(starts)).astype(starts.dtype)
 
 
-def retry(result: R, problem: Minimize, starts: jax.Array, again: Callable[[Any, jax.Array], R]) -> R:
+def retry(result: R, problem: Minimize, starts: Starts, again: Callable[[Any, jax.Array], R]) -> R:
     """The result with the problems that failed solved once more from their starts, and those answers taken.
 
     Args:
@@ -111,7 +112,7 @@ def merged(result: R, other: R, index: np.ndarray, is_better: np.ndarray) -> R:
     return structure.unflatten([a.at[place].set(b[chosen].astype(a.dtype)) for a, b in zip(old, new, strict=True)])
 
 
-def _is_finite(problem: Minimize, starts: jax.Array, index: np.ndarray) -> np.ndarray:
+def _is_finite(problem: Minimize, starts: Starts, index: np.ndarray) -> np.ndarray:
     """Which of these problems have finite starts and data: where they have not, no solver helps. Bounds may be infinite."""
     finite = np.all(np.isfinite(np.asarray(starts[index])), axis=1)
     leaves = jax.tree.leaves(problem.args)
@@ -121,7 +122,7 @@ def _is_finite(problem: Minimize, starts: jax.Array, index: np.ndarray) -> np.nd
     return finite
 
 
-def taken(problem: Any, starts: jax.Array, index: np.ndarray, may_widen: bool = True) -> tuple[Any, jax.Array]:
+def taken(problem: Any, starts: Starts, index: np.ndarray, may_widen: bool = True) -> tuple[Any, jax.Array]:
     """The problems of these indices, in double precision where that is enabled and not forbidden."""
     wide = jnp.float64 if may_widen and jax.config.jax_enable_x64 else None  # type: ignore[attr-defined]
 
@@ -137,4 +138,4 @@ def taken(problem: Any, starts: jax.Array, index: np.ndarray, may_widen: bool = 
         changed["packing"] = dataclasses.replace(problem.packing, dtypes=("float64",) * len(problem.packing.dtypes))
     if hasattr(problem, "loss_scale"):
         changed["loss_scale"] = widened(jnp.asarray(problem.loss_scale))
-    return dataclasses.replace(problem, **changed), widened(starts[index])
+    return dataclasses.replace(problem, **changed), widened(jnp.asarray(starts[index]))

@@ -38,6 +38,7 @@ class BFGSState:
         inverse_hessian: approximation H of the inverse Hessian, symmetric positive definite.
         is_fresh: whether that approximation is still a multiple of the identity, from the start or after a restart.
         bracket: where on the line acceptable steps may lie, and the one to try next.
+        steepest: largest entry of the projected gradient at any point so far.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f.
@@ -50,6 +51,7 @@ class BFGSState:
     inverse_hessian: LaneMatrix
     is_fresh: LaneBool
     bracket: Bracket
+    steepest: LaneFloat
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -68,8 +70,10 @@ class BFGS:
     """BFGS with a dense inverse Hessian: for up to a few hundred parameters.
 
     Attributes:
-        gtol: stop where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x; one number, or a
-            pytree like x. None: eps^(1/2), with finite differences eps^(1/3).
+        gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
+            like x. None: eps^(1/2), with finite differences eps^(1/3). Where no gradient on the way was as large as one, it is at most
+            this fraction of the largest of them: a small f is not at its minimum from the start. Where no step leads further, and where
+            it is that small relative to f and x as well, the number alone counts.
 
     Note:
         A method that sees gradients only cannot tell a saddle from a minimum: CONVERGED_GRADIENT says that the gradient is small.
@@ -101,6 +105,7 @@ class BFGS:
             inverse_hessian=jnp.broadcast_to(jnp.eye(n, dtype=x.dtype)[..., None], (n, n, lanes)),
             is_fresh=jnp.ones(lanes, bool),
             bracket=Bracket.fresh(jnp.ones(lanes, x.dtype)),
+            steepest=jnp.zeros(lanes, x.dtype),
             **unevaluated(x),
         )
 
@@ -145,6 +150,7 @@ class BFGS:
             inverse_hessian=inverse_hessian,
             is_fresh=verdict.is_fresh > 0,
             bracket=Bracket(verdict.low, verdict.high, verdict.trial),
+            steepest=verdict.steepest,
             status=verdict.status.astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
@@ -170,6 +176,7 @@ class _Scalars:
     largest: LaneFloat
     old_largest: LaneFloat
     is_small: LaneFloat
+    was_small: LaneFloat
     reach: LaneFloat
 
     @classmethod
@@ -190,6 +197,12 @@ class _Scalars:
         s, size = path.displacement, jnp.abs(state.x)
         moved = jnp.where(size > 0, jnp.abs(path.direction) / jnp.where(size > 0, size, 1), jnp.where(path.direction == 0, 0, jnp.inf))
         flag = lambda condition: condition.astype(value.dtype)  # noqa: E731
+        largest, steep, old = max_norm(projected), jnp.abs(projected), among_free(free, state.gradient)
+        # Without the units of f and x no number is small. What a gradient has been tells, and f itself beside x where it is not near zero.
+        fraction = jnp.minimum(jnp.maximum(state.steepest, largest), 1)
+        is_small = all_rows(steep <= gtol * fraction) | all_rows(
+            (steep <= gtol) & (steep * jnp.maximum(jnp.abs(path.x), 1) <= gtol * jnp.abs(value))
+        )
         return cls(
             *together(
                 value,
@@ -204,9 +217,10 @@ class _Scalars:
                 dot(s, z),
                 dot(s, projected),
                 dot(z, projected),
-                max_norm(projected),
-                max_norm(among_free(free, state.gradient)),
-                flag(all_rows(jnp.abs(projected) <= gtol)),
+                largest,
+                max_norm(old),
+                flag(is_small),
+                flag(all_rows(jnp.abs(old) <= gtol)),
                 max_norm(moved),
             )
         )
@@ -227,6 +241,7 @@ class _Verdict:
         low: as in `Bracket`.
         high: as in `Bracket`.
         trial: as in `Bracket`.
+        steepest: as in the state.
         status: codes of `Status`.
     """
 
@@ -240,6 +255,7 @@ class _Verdict:
     low: LaneFloat
     high: LaneFloat
     trial: LaneFloat
+    steepest: LaneFloat
     status: LaneFloat
 
     @classmethod
@@ -267,7 +283,8 @@ class _Verdict:
         is_restarted = is_stuck & ~state.is_fresh & ~is_start
         gentle = safe_divide(jnp.ones_like(step_size), seen.old_largest, otherwise=1.0)
         bracket = select_lanes(is_restarted, Bracket.fresh(jnp.minimum(gentle, 1)), bracket)
-        failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
+        given_up = jnp.where(seen.was_small > 0, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
+        failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(seen.trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
         status = jnp.where(is_accepted & (seen.is_small > 0), Status.CONVERGED_GRADIENT, failure)
@@ -286,5 +303,6 @@ class _Verdict:
         is_fresh = jnp.where(is_start | is_restarted, True, state.is_fresh & ~is_accepted)
         numbers = (jnp.where(learns, scale, 1), jnp.where(learns, rho * scale, 0), jnp.where(learns, weight, 0))
         flag = lambda condition: condition.astype(step_size.dtype)  # noqa: E731
-        lines = (bracket.low, bracket.high, bracket.trial)
+        steepest = jnp.where(is_accepted, jnp.maximum(state.steepest, seen.largest), state.steepest)
+        lines = (bracket.low, bracket.high, bracket.trial, steepest)
         return cls(*together(flag(is_accepted | is_start), flag(learns), flag(is_reset), flag(is_fresh), *numbers, *lines, flag(status)))

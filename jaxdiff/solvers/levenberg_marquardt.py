@@ -18,7 +18,7 @@ from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_choice, check_positive
-from jaxdiff.linalg import matvec, select_lanes
+from jaxdiff.linalg import matvec, select_together, together
 from jaxdiff.problem import LeastSquares
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, require_residuals, unevaluated
@@ -177,10 +177,16 @@ class LevenbergMarquardt:
         rejected_status = jnp.where(is_start, Status.NON_FINITE_START, rejected_status)
 
         damping, streak = _updated(state, ratio, is_accepted)
+        status = jnp.where(is_accepted, accepted_status, rejected_status)
+        # Looking around a point where nothing slopes is no step.
+        counts = (counted(state.num_steps, jnp.where(is_flat, 0, 1)), num_blind.astype(jnp.int32), seen.astype(jnp.int32))
+        moves, damping, streak, status, num_steps, num_blind, seen = together(
+            is_accepted | is_start, damping, streak, status.astype(jnp.int32), *counts
+        )
         kept = (state.x, state.value, state.gradient, model, state.at_rest, state.largest_x, state.largest_norms)
         largest_x = jnp.maximum(state.largest_x, jnp.abs(trial_x))
         taken = (trial_x, trial.value, trial.gradient, trial.model, verdict.at_rest, largest_x, trial.largest_norms)
-        x, value, gradient, model, at_rest, largest_x, largest_norms = select_lanes(is_accepted | is_start, taken, kept)
+        x, value, gradient, model, at_rest, largest_x, largest_norms = select_together(moves, taken, kept)
         return LevenbergMarquardtState(
             x=x,
             value=value,
@@ -191,11 +197,10 @@ class LevenbergMarquardt:
             largest_x=largest_x,
             largest_norms=largest_norms,
             at_rest=at_rest,
-            num_blind=num_blind.astype(jnp.int32),
-            seen=seen.astype(jnp.int32),
-            status=jnp.where(is_accepted, accepted_status, rejected_status).astype(jnp.int32),
-            # Looking around a point where nothing slopes is no step.
-            num_steps=counted(state.num_steps, jnp.where(is_flat, 0, 1)),
+            num_blind=num_blind,
+            seen=seen,
+            status=status,
+            num_steps=num_steps,
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient + probes),
         )
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import matvec, select_lanes
+from jaxdiff.linalg import all_over_rows, matvec, select_lanes
 from jaxdiff.problem import LeastSquares, Linearization
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, unevaluated
@@ -189,7 +189,7 @@ def assess(
         (model.column_norms == 0) | held,
         held,
     ]
-    answers = jnp.all(jnp.stack(tests), axis=1)
+    answers = all_over_rows(*tests)
     is_small_gradient, is_near, is_small_step, is_close, is_resolved, is_full, is_alive, is_finite, is_flat, is_held = answers
     promised = jnp.sum(model.rotated * model.rotated, axis=0)
     is_small_gain = (promised <= ftol * model.residual_norm**2) | ((model.residual_norm <= noise) & is_near)
