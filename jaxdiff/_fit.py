@@ -246,7 +246,7 @@ def curve_fit(
     f_scale: Any = 1.0,
     solver: Any = LevenbergMarquardt(),  # noqa: B008 (frozen)
     derivatives: Any = Autodiff(),  # noqa: B008 (frozen)
-    max_steps: int = 1000,
+    max_steps: int = 4000,
     max_evals: int | None = None,
     history: bool | int = False,
     callback: Callable[[Progress], Any] | None = None,

@@ -365,3 +365,12 @@ def test_finite_difference_steps_may_differ_from_leaf_to_leaf() -> None:
     fun = lambda x: (x["u"] - 1) ** 2 + jnp.sum((x["v"] - 2) ** 2)  # noqa: E731
     result = jd.minimize(fun, {"u": 0.0, "v": jnp.zeros(2)}, derivatives=method)
     np.testing.assert_allclose(result.x["v"], 2.0, atol=1e-6)
+
+
+def test_a_small_function_is_not_at_its_minimum_from_the_start() -> None:
+    edensch = lambda x, a: a * jnp.sum((x[:-1] - 2) ** 4 + (x[:-1] * x[1:] - 2 * x[1:]) ** 2 + (x[1:] + 1) ** 2)  # noqa: E731
+    results = [jd.minimize(edensch, jnp.zeros(2, jnp.float32), jnp.float32(small)) for small in (1e-6, 1e-9)]
+    assert results[0].success
+    for result in results:
+        # At (2, -1) every term is zero. Where rounding hides the descent, that must be said.
+        assert not result.success or np.allclose(np.asarray(result.x), [2, -1], atol=0.2)

@@ -72,8 +72,8 @@ class BFGS:
     Attributes:
         gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
             like x. None: eps^(1/2), with finite differences eps^(1/3). Where no gradient on the way was as large as one, it is at most
-            this fraction of the largest of them: a small f is not at its minimum from the start. Where no step leads further, and where
-            it is that small relative to f and x as well, the number alone counts.
+            this fraction of the largest of them: a small f is not at its minimum from the start. The number alone counts where no step
+            leads further from a gradient that is eps^(1/4) of the largest, and where it is that small relative to f and x as well.
 
     Note:
         A method that sees gradients only cannot tell a saddle from a minimum: CONVERGED_GRADIENT says that the gradient is small.
@@ -283,7 +283,9 @@ class _Verdict:
         is_restarted = is_stuck & ~state.is_fresh & ~is_start
         gentle = safe_divide(jnp.ones_like(step_size), seen.old_largest, otherwise=1.0)
         bracket = select_lanes(is_restarted, Bracket.fresh(jnp.minimum(gentle, 1)), bracket)
-        given_up = jnp.where(seen.was_small > 0, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
+        # A gradient that has hardly shrunk says nothing, however small: f may be too flat for its own rounding to show a descent.
+        is_fine = (seen.was_small > 0) & (seen.old_largest <= epsilon**0.25 * state.steepest)
+        given_up = jnp.where(is_fine, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(seen.trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
