@@ -49,9 +49,14 @@ def by_optimistix(name: str) -> Callable[[MghProblem, np.ndarray], list[tuple[np
         import optimistix
 
         solver = getattr(optimistix, name)(1e-8, 1e-8)
-        one = jax.jit(lambda start: optimistix.root_find(lambda x, _: problem.residual(x), solver, start, max_steps=256, throw=False))
+
+        @jax.jit
+        def one(start: Any) -> Any:
+            answer = optimistix.root_find(lambda x, _: problem.residual(x), solver, start, max_steps=256, throw=False)
+            return answer.value, answer.result == optimistix.RESULTS.successful
+
         found = [one(jnp.asarray(start)) for start in starts]
-        return [(np.asarray(f.value), bool(f.result == optimistix.RESULTS.successful)) for f in found]
+        return [(np.asarray(value), bool(is_claimed)) for value, is_claimed in found]
 
     return solve
 
