@@ -79,7 +79,9 @@ def solve_refill(
         return jnp.any(engine.index < end)
 
     def round_of(engine: Engine) -> Engine:
-        state = advance(bound(engine.data), solver, engine.state, check_every, max_steps)
+        # Bound inside of the loop: rows that are turned before it would be copied, and summed over a strided axis.
+        trial = lambda _, state: advance(bound(engine.data), solver, state, 1, max_steps)  # noqa: E731
+        state = jax.lax.fori_loop(0, check_every, trial, engine.state)
         has_stopped = (state.status != Status.RUNNING) | (state.num_steps >= max_steps)
         is_retired = has_stopped & (engine.index < end)
         # Lanes that do not retire write out of range, and so nowhere.

@@ -18,7 +18,7 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import dot, is_all_finite, matvec, select_lanes, solve, solve_modified
+from jaxdiff.linalg import all_entries, all_rows, dot, is_all_finite, matvec, select_lanes, solve, solve_modified, together
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, is_gradient_small, unevaluated
@@ -104,18 +104,23 @@ class Newton:
         """See `base.Solver`."""
         path = Path.along(problem, state.x, state.gradient, state.direction, state.step_size)
         trial_x = path.x
-        trial_value, trial_gradient = problem.value_and_gradient(trial_x)
-        trial_hessian = problem.hessian(trial_x)
-        is_finite = is_all_finite(trial_x, trial_value, trial_gradient, trial_hessian)
-        trial_slope = dot(trial_gradient, path.moving)
-        is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, path.mean_slope, trial_slope, state.step_size)
+        trial_value, trial_gradient, trial_hessian = problem.value_gradient_hessian(trial_x)
+        # Written out once: what follows would otherwise compute the inner products anew in each of its loops.
+        slope, mean_slope, trial_slope, is_finite = together(
+            path.slope,
+            path.mean_slope,
+            dot(trial_gradient, path.moving),
+            (is_all_finite(trial_x, trial_value, trial_gradient) & all_entries(jnp.isfinite, trial_hessian)).astype(trial_value.dtype),
+        )
+        is_finite = is_finite > 0
+        is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, mean_slope, trial_slope, state.step_size)
 
         direction, is_definite, assessed, probes = self._assess(
             problem, trial_x, trial_value, trial_gradient, trial_hessian, state.num_steps >= 0
         )
-        shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, path.mean_slope))
+        shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, mean_slope))
         step_size = jnp.where(is_accepted, 1, shorter).astype(state.step_size.dtype)
-        rejected = _status_after_rejection(state, path.slope, step_size, is_finite)
+        rejected = _status_after_rejection(state, slope, step_size, is_finite)
         rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
         rejected = jnp.where(state.num_steps < 0, Status.NON_FINITE_START, rejected)
         # A start that is not finite is shown as it is: its value is the evidence.
@@ -140,13 +145,23 @@ class Newton:
         self, problem: Minimize, x: LaneVector, value: LaneFloat, gradient: LaneVector, hessian: LaneMatrix, has_moved: LaneBool
     ) -> "tuple[LaneVector, LaneBool, LaneInt, LaneInt]":
         """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
-        is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
         is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol)
         hessian = with_identity(is_movable, hessian)
         direction, is_definite = _newton_direction(hessian, -reduced)
         direction = open_ways(problem, x, direction)
-        promised = -dot(gradient, direction) / 2
-        is_step_small = jnp.all(jnp.abs(direction) <= self.xtol * jnp.abs(x), axis=0)
+        promised, is_small, is_step_small, is_usable, is_level = together(
+            -dot(gradient, direction) / 2,
+            *(
+                condition.astype(x.dtype)
+                for condition in (
+                    is_gradient_small(problem.projected(x, gradient), self.gtol),
+                    all_rows(jnp.abs(direction) <= self.xtol * jnp.abs(x)),
+                    is_all_finite(gradient) & all_entries(jnp.isfinite, hessian),
+                    all_rows(gradient == 0) & all_entries(lambda entry: entry == 0, hessian),
+                )
+            ),
+        )
+        is_small, is_step_small, is_usable, is_level = (flag > 0 for flag in (is_small, is_step_small, is_usable, is_level))
         is_gain_small = promised <= self.ftol * jnp.abs(value)
         status = jnp.where(is_gain_small, Status.CONVERGED_VALUE, Status.RUNNING)
         status = jnp.where(is_step_small, Status.CONVERGED_STEP, status)
@@ -154,7 +169,7 @@ class Newton:
 
         # A small gradient where the Hessian is not definite: a saddle, a maximum, or a minimum that is flat in some direction.
         is_flat = is_small | (promised <= machine_epsilon(x.dtype) * jnp.abs(value))
-        is_doubtful = is_flat & ~is_definite & is_all_finite(gradient, hessian)
+        is_doubtful = is_flat & ~is_definite & is_usable
         escape, has_escape, is_saddle = jax.lax.cond(
             jnp.any(is_doubtful),
             lambda: probe_null_vectors(*jax.lax.stop_gradient((problem, x, value, hessian)), is_movable),
@@ -164,7 +179,7 @@ class Newton:
         # Negative curvature across a bound is no saddle.
         stop = jnp.where(is_saddle & ~is_weak, Status.SADDLE_POINT, stop)
         # A spike that shrinks between the data ends here with nothing to go by; an f that is constant from its start has its minimum there.
-        is_constant = has_moved & jnp.all(gradient == 0, axis=0) & jnp.all(hessian == 0, axis=(0, 1))
+        is_constant = has_moved & is_level
         stop = jnp.where(is_constant, Status.PLATEAU, stop)
         verdict = jnp.where(has_escape, Status.RUNNING, stop)
         status = jnp.where(is_doubtful, verdict, jnp.where(is_definite, status, Status.RUNNING)).astype(jnp.int32)

@@ -1,0 +1,482 @@
+"""Value, gradient and Hessian of a function of few numbers, forward, each second derivative as sparse as the function makes it.
+
+    f = phi(a):    f_j = phi' a_j,    f_jk = phi'' a_j a_k + phi' a_jk
+
+``jax.jacfwd(jax.grad(f))`` pushes unit vectors through the gradient: it multiplies by their zeros, which no compiler may drop, makes both
+halves of a symmetric matrix, and turns a sum over samples into products of small matrices, one call for each. Here f is read operation by
+operation. Every number carries its derivatives with respect to one and to two of the parameters, where they are not zero by structure.
+A sum over samples becomes a few loops of many sums each: a logistic likelihood has its Hessian ``sum_i w_i c_i c_i'`` as one would write
+it.
+
+Source: Fike and Alonso, The development of hyper-dual numbers for exact second-derivative calculations, AIAA 2011-886; Griewank and
+Walther, Evaluating Derivatives (2008), section 13.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Literal
+
+from jaxdiff.linalg import together
+
+APART_LIMIT = 32
+"""Entries up to which an array made of parameters is held number by number."""
+
+WORK_LIMIT = 4000
+"""Products of derivatives up to which this is done at all; beyond, the program would take longer to compile than it is worth."""
+
+TILE = 4
+"""Rows and columns of a block of the Hessian that is summed in one loop: what 16 vector registers hold. All 45 sums of 8 parameters in one
+loop took 1,240 ns, in loops of 9 to 16 sums 450 to 520; see benchmarks/NOTES.md."""
+
+_MOVES = {"slice", "squeeze", "reshape", "expand_dims", "transpose", "rev", "broadcast_in_dim", "copy", "copy_p"}
+_CALLS = {"pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr"}
+_FLAT = {"lt", "le", "gt", "ge", "eq", "ne", "sign", "floor", "ceil", "round", "is_finite", "stop_gradient", "and", "or", "not"}
+_LINEAR = {"neg", "copy", "copy_p", "real", "convert_element_type"}
+_CHEAP = {"integer_pow", "square", "max", "min", "abs", "clamp"}
+_COSTLY = {
+    *(
+        "exp",
+        "exp2",
+        "log",
+        "log1p",
+        "expm1",
+        "sin",
+        "cos",
+        "tan",
+        "tanh",
+        "sinh",
+        "cosh",
+        "asin",
+        "acos",
+        "atan",
+        "asinh",
+        "acosh",
+        "atanh",
+    ),
+    *("logistic", "sqrt", "rsqrt", "cbrt", "pow", "div", "atan2", "erf", "erfc", "erf_inv", "lgamma", "digamma"),
+}
+_ELEMENTWISE = _FLAT | _LINEAR | _CHEAP | _COSTLY | {"add", "add_any", "sub", "mul", "select_n"}
+
+
+class NotCoveredError(NotImplementedError):
+    """The function holds an operation that is not read here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Jet:
+    """An array with its derivatives; what is missing is zero.
+
+    Attributes:
+        value: the array.
+        first: by parameter j.
+        second: by parameters (j, k), j >= k.
+    """
+
+    value: jax.Array
+    first: dict[int, jax.Array]
+    second: dict[tuple[int, int], jax.Array]
+
+    def map(self, linear: Callable[[jax.Array], jax.Array]) -> "_Jet":
+        """The jet of a linear function of it."""
+        apply = lambda parts: {key: linear(part) for key, part in parts.items()}  # noqa: E731
+        return _Jet(linear(self.value), apply(self.first), apply(self.second))
+
+
+def value_gradient_hessian(
+    f: Callable[..., jax.Array], x: jax.Array, *args: Any
+) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """f(x), its n first derivatives, and the lower triangle of its Hessian row after row.
+
+    Args:
+        f: called as ``f(x, *args)``; returns one number.
+        x: a vector.
+        args: passed on.
+
+    Raises:
+        NotCoveredError: f holds what is not read here: loops, matrix products of parameters with each other, and the like.
+
+    Example:
+        >>> value, slopes, lower = value_gradient_hessian(lambda x: x[0] ** 2 * x[1], jnp.array([3.0, 2.0]))
+        >>> float(value), [float(s) for s in slopes], [float(h) for h in lower]
+        (18.0, [12.0, 9.0], [4.0, 6.0, 0.0])
+    """
+    leaves, structure = jax.tree.flatten(args)
+    closed = jax.make_jaxpr(lambda x, *leaves: f(x, *structure.unflatten(leaves)))(x, *leaves)
+    n = x.shape[0]
+    apart = np.empty(n, object)
+    for i in range(n):
+        apart[i] = _Jet(x[i], {i: jnp.ones((), x.dtype)}, {})
+    (result,) = _Reader().read(closed.jaxpr, closed.consts, [apart, *leaves])
+    result = _as_jet(_assembled(result))
+    zero = jnp.zeros((), x.dtype)
+    first = tuple(result.first.get(j, zero) for j in range(n))
+    second = tuple(result.second.get((j, k), zero) for j in range(n) for k in range(j + 1))
+    return result.value, first, second
+
+
+class _Reader:
+    """Reads a jaxpr; values are arrays, jets, or, of few numbers, object arrays of scalars and scalar jets."""
+
+    def __init__(self) -> None:
+        self.work = 0
+
+    def read(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+        known: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
+        look_up = lambda atom: atom.val if isinstance(atom, Literal) else known[atom]  # noqa: E731
+        for equation in jaxpr.eqns:
+            values = [look_up(atom) for atom in equation.invars]
+            known.update(zip(equation.outvars, self._outputs(equation, values), strict=True))
+            if self.work > WORK_LIMIT:
+                raise NotCoveredError(f"more than {WORK_LIMIT:,} products of derivatives")
+        return [look_up(atom) for atom in jaxpr.outvars]
+
+    def _outputs(self, equation: Any, values: list[Any]) -> list[Any]:
+        name = equation.primitive.name
+        if not any(_is_active(value) for value in values):
+            outputs = _bind(equation, values)
+            return list(outputs) if equation.primitive.multiple_results else [outputs]
+        if name in _CALLS:
+            inner = equation.params[_CALLS[name]]
+            return self.read(inner.jaxpr, inner.consts, values)
+        if name in _MOVES and len(values) == 1:
+            return [_moved(equation, values[0])]
+        if name in ("split", "unstack"):
+            return _divided(equation, values[0])
+        if name == "concatenate":
+            return [_joined(equation, values)]
+        if name == "reduce_sum":
+            return [self._sum(values[0], tuple(equation.params["axes"]))]
+        if name == "dot_general":
+            return [self._contracted(equation, values)]
+        if name in _ELEMENTWISE:
+            return [self._entries(equation, values)]
+        if name == "custom_jvp_call" and len(equation.outvars) == 1 and _is_elementwise(equation.params["call_jaxpr"].jaxpr):
+            # What it calls has been traced for arrays of this shape.
+            return [self._elementwise(equation, [_assembled(value) for value in values])]
+        raise NotCoveredError(f"the primitive {name!r}")
+
+    # What acts on each entry by itself.
+
+    def _entries(self, equation: Any, values: list[Any]) -> Any:
+        shape = equation.outvars[0].aval.shape
+        if not any(isinstance(value, np.ndarray) and value.dtype == object for value in values) or np.prod(shape) > APART_LIMIT:
+            return self._elementwise(equation, [_assembled(value) for value in values])
+        spread = [_over(shape, _shallow(value)) for value in values]
+        result = np.empty(shape, object)
+        for index in np.ndindex(*shape):
+            result[index] = self._elementwise(equation, [value[index] for value in spread])
+        return result
+
+    def _elementwise(self, equation: Any, values: list[Any]) -> Any:
+        name = equation.primitive.name
+        active = [i for i, value in enumerate(values) if isinstance(value, _Jet)]
+        if not active or name in _FLAT:
+            return _bind(equation, [_value(value) for value in values])
+        if name in _LINEAR:
+            return values[0].map(lambda part: _bind(equation, [part]))
+        if name in ("add", "add_any", "sub"):
+            a, b = values
+            value = _bind(equation, [_value(a), _value(b)])
+            sign = (lambda part: -part) if name == "sub" else (lambda part: part)
+            a, b = _as_jet(a), _as_jet(b)
+            return _spread(_Jet(value, _added(a.first, b.first, sign), _added(a.second, b.second, sign)))
+        if name == "select_n":
+            return self._selected(equation, values)
+        if name == "mul" and len(active) == 1:
+            factor = values[1 - active[0]]
+            self._count(values[active[0]])
+            return _spread(values[active[0]].map(lambda part: part * factor))
+        if name == "div" and active == [0]:
+            self._count(values[0])
+            return _spread(values[0].map(lambda part: part / values[1]))
+        if name == "mul":
+            a, b = values
+            one = lambda other: {0: b.value, 1: a.value}[other]  # noqa: E731
+            return self._chained(values, a.value * b.value, {0: one(0), 1: one(1)}, {(1, 0): 1.0})
+        return self._composed(equation, values, active)
+
+    def _composed(self, equation: Any, values: list[Any], active: list[int]) -> _Jet:
+        """A function of one or two jets, its partial derivatives by JAX's own rules."""
+        if len(active) > 2:
+            raise NotCoveredError(f"the primitive {equation.primitive.name!r} of {len(active)} functions of the parameters")
+
+        def function(*moving: jax.Array) -> jax.Array:
+            given = dict(zip(active, moving, strict=True))
+            output = _bind(equation, [given.get(i, value) for i, value in enumerate(values)])
+            return output[0] if equation.primitive.multiple_results else output
+
+        at = [values[i].value for i in active]
+        is_dear = equation.primitive.name not in _CHEAP and len(equation.outvars[0].aval.shape) > 0
+        along = lambda g, i: lambda *p: jax.jvp(lambda v: g(*p[:i], v, *p[i + 1 :]), (p[i],), (jnp.ones_like(p[i]),))[1]  # noqa: E731
+        value = function(*at)
+        slopes = {i: along(function, i)(*at) for i in range(len(at))}
+        bends: dict[tuple[int, int], Any] = {}
+        if equation.primitive.name not in ("max", "min", "abs", "clamp"):
+            bends = {(i, k): along(along(function, i), k)(*at) for i in range(len(at)) for k in range(i + 1)}
+        if is_dear:
+            # Written out once: every loop over the samples would otherwise compute them anew.
+            outputs = together(value, *slopes.values(), *bends.values())
+            value = outputs[0]
+            slopes = dict(zip(slopes, outputs[1 : 1 + len(slopes)], strict=True))
+            bends = dict(zip(bends, outputs[1 + len(slopes) :], strict=True))
+        return self._chained([values[i] for i in active], value, slopes, bends)
+
+    def _chained(self, jets: Sequence[_Jet], value: jax.Array, slopes: dict[int, Any], bends: dict[tuple[int, int], Any]) -> _Jet:
+        """The chain rule for a function of these jets; ``bends`` holds its second partial derivatives, (i, k) with i >= k."""
+        first: dict[int, jax.Array] = {}
+        second: dict[tuple[int, int], jax.Array] = {}
+        for i, slope in slopes.items():
+            for j, part in jets[i].first.items():
+                _add_to(first, j, slope * part)
+            for pair, part in jets[i].second.items():
+                _add_to(second, pair, slope * part)
+        for (i, k), bend in bends.items():
+            scaled = {j: bend * part if isinstance(bend, jax.Array) else part for j, part in jets[i].first.items()}
+            for j, part in scaled.items():
+                for m, other in jets[k].first.items():
+                    if i == k and m > j:
+                        continue
+                    # Of two different jets both orders are wanted, and on the diagonal both are the same pair.
+                    product = part * other
+                    _add_to(second, (max(j, m), min(j, m)), 2 * product if i != k and j == m else product)
+        self.work += len(first) + 2 * len(second)
+        return _spread(_Jet(value, first, second))
+
+    def _selected(self, equation: Any, values: list[Any]) -> _Jet:
+        if isinstance(values[0], _Jet):
+            raise NotCoveredError("a selection by a parameter")
+        cases = [_as_jet(value) for value in values[1:]]
+        pick = lambda *parts: _bind(equation, [values[0], *parts])  # noqa: E731
+        zero = jnp.zeros_like(cases[0].value)
+
+        def merged(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
+            keys = sorted({key for table in tables for key in table})
+            return {key: pick(*(table.get(key, zero) for table in tables)) for key in keys}
+
+        return _Jet(pick(*(case.value for case in cases)), merged([c.first for c in cases]), merged([c.second for c in cases]))
+
+    def _count(self, jet: _Jet) -> None:
+        self.work += len(jet.first) + len(jet.second)
+
+    # What folds entries together.
+
+    def _sum(self, value: Any, axes: tuple[int, ...]) -> Any:
+        if _is_apart(value):
+            rows = np.moveaxis(value, axes, range(len(axes)))
+            kept = rows.shape[len(axes) :]
+            rows = rows.reshape(-1, *kept)
+            result = np.empty(kept, object)
+            for index in np.ndindex(*kept):
+                result[index] = functools.reduce(self._plus, rows[(slice(None), *index)])
+            return result
+        if not axes:
+            return value
+        first, second = value.first, value.second
+        tiles: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for j, k in sorted(second):
+            tiles.setdefault((j // TILE, k // TILE), []).append((j, k))
+        shape = value.value.shape
+        total, *slopes = sums_together(axes, value.value, *(jnp.broadcast_to(part, shape) for part in first.values()))
+        bends: dict[tuple[int, int], jax.Array] = {}
+        for pairs in tiles.values():
+            bends.update(zip(pairs, sums_together(axes, *(jnp.broadcast_to(second[pair], shape) for pair in pairs)), strict=True))
+        return _Jet(total, dict(zip(first, slopes, strict=True)), bends)
+
+    def _plus(self, a: Any, b: Any) -> Any:
+        if not isinstance(a, _Jet) and not isinstance(b, _Jet):
+            return a + b
+        a, b = _as_jet(a), _as_jet(b)
+        return _Jet(a.value + b.value, _added(a.first, b.first), _added(a.second, b.second))
+
+    def _times(self, a: Any, b: Any) -> Any:
+        if isinstance(a, _Jet) and isinstance(b, _Jet):
+            return self._chained([a, b], a.value * b.value, {0: b.value, 1: a.value}, {(1, 0): 1.0})
+        if isinstance(b, _Jet):
+            a, b = b, a
+        self.work += 1
+        return _spread(a.map(lambda part: part * b)) if isinstance(a, _Jet) else a * b
+
+    def _contracted(self, equation: Any, values: list[Any]) -> Any:
+        """A product with a vector of parameters, term by term; of two vectors, as a sum of products."""
+        (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
+        a, b = values
+        shapes = [np.shape(v) if _is_apart(v) else np.shape(_value(v)) for v in values]
+        if left_batch or right_batch or len(left) != 1:
+            raise NotCoveredError("a product of matrices with parameters in them")
+        if len(shapes[0]) == len(shapes[1]) == 1:
+            if _is_apart(a) or _is_apart(b):
+                total = functools.reduce(self._plus, map(self._times, _entries_of(_shallow(a)), _entries_of(_shallow(b))))
+                return total
+            return self._sum(self._times(a, b), (0,))
+        vector, matrix, axis = (a, b, right[0]) if _is_apart(a) and len(shapes[0]) == 1 else (b, a, left[0])
+        if not _is_apart(vector) or np.ndim(vector) != 1 or _is_active(matrix):
+            raise NotCoveredError("a product of matrices with parameters in them")
+        slices = [lax.index_in_dim(jnp.asarray(matrix), i, axis, keepdims=False) for i in range(vector.size)]
+        return functools.reduce(self._plus, [self._times(entry, part) for entry, part in zip(vector, slices, strict=True)])
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def sums_together(axes: tuple[int, ...], *values: jax.Array) -> tuple[jax.Array, ...]:
+    """Sums of arrays of one shape over some of their axes, in one loop over the entries.
+
+    Example:
+        >>> [float(total) for total in sums_together((0,), jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))]
+        [3.0, 7.0]
+    """
+    if len(values) == 1:
+        return (jnp.sum(values[0], axis=axes),)
+    zeros = tuple(jnp.zeros((), value.dtype) for value in values)
+    return tuple(lax.reduce(values, zeros, lambda a, b: tuple(s + t for s, t in zip(a, b, strict=True)), axes))
+
+
+@sums_together.defjvp
+def _sums_together_jvp(axes: tuple[int, ...], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    return sums_together(axes, *primals), tuple(jnp.sum(tangent, axis=axes) for tangent in tangents)
+
+
+def _bind(equation: Any, values: Sequence[Any]) -> Any:
+    return equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
+
+
+def _is_elementwise(jaxpr: Any) -> bool:
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name in _CALLS or name == "custom_jvp_call":
+            inner = equation.params[_CALLS.get(name, "call_jaxpr")]
+            if not _is_elementwise(inner.jaxpr):
+                return False
+        elif name not in _ELEMENTWISE and not (name == "broadcast_in_dim" and equation.invars[0].aval.shape == ()):
+            return False
+    return True
+
+
+def _is_apart(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == object
+
+
+def _is_active(value: Any) -> bool:
+    return isinstance(value, _Jet) or _is_apart(value)
+
+
+def _value(value: Any) -> Any:
+    return value.value if isinstance(value, _Jet) else value
+
+
+def _as_jet(value: Any) -> _Jet:
+    return value if isinstance(value, _Jet) else _Jet(jnp.asarray(value), {}, {})
+
+
+def _shallow(value: Any) -> Any:
+    """A jet of few entries apart; others as they are."""
+    if isinstance(value, _Jet):
+        result = np.empty(value.value.shape, object)
+        for index in np.ndindex(*result.shape):
+            result[index] = value.map(lambda part, index=index: part[index])
+        return result
+    return value
+
+
+def _over(shape: tuple[int, ...], value: Any) -> Any:
+    """One number for every entry; an array as it is."""
+    if np.ndim(value):
+        return value
+    return np.broadcast_to(value if _is_apart(value) else _single(value), shape)
+
+
+def _spread(jet: _Jet) -> _Jet:
+    """Derivatives in the shape of the value: a number may have met an array."""
+    shape = jet.value.shape
+    fill = lambda parts: {key: part if part.shape == shape else jnp.broadcast_to(part, shape) for key, part in parts.items()}  # noqa: E731
+    return _Jet(jet.value, fill(jet.first), fill(jet.second))
+
+
+def _add_to(table: dict[Any, jax.Array], key: Any, part: jax.Array) -> None:
+    table[key] = table[key] + part if key in table else part
+
+
+def _added(a: dict[Any, jax.Array], b: dict[Any, jax.Array], sign: Callable[[jax.Array], jax.Array] = lambda part: part) -> dict[Any, Any]:
+    result = dict(a)
+    for key, part in b.items():
+        _add_to(result, key, sign(part))
+    return result
+
+
+def _assembled(value: Any) -> Any:
+    """An array apart as one jet."""
+    if not _is_apart(value):
+        return value
+    jets = [_as_jet(entry) for entry in value.ravel()]
+    stack = lambda parts: jnp.stack([jnp.asarray(part) for part in parts]).reshape(value.shape)  # noqa: E731
+
+    def merged(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
+        keys = sorted({key for table in tables for key in table})
+        return {key: stack([table.get(key, jnp.zeros_like(jet.value)) for table, jet in zip(tables, jets, strict=True)]) for key in keys}
+
+    return _Jet(stack([jet.value for jet in jets]), merged([jet.first for jet in jets]), merged([jet.second for jet in jets]))
+
+
+def _moved(equation: Any, value: Any) -> Any:
+    """What only moves entries; of an array apart it is done at trace time."""
+    if not _is_apart(value) or np.prod(equation.outvars[0].aval.shape) > APART_LIMIT:
+        if _is_apart(value) and value.size == 1 and equation.primitive.name == "broadcast_in_dim":
+            shape = equation.outvars[0].aval.shape
+            return _as_jet(value.ravel()[0]).map(lambda part: jnp.broadcast_to(part, shape))
+        return _assembled(value).map(lambda part: _bind(equation, [part]))
+    with jax.ensure_compile_time_eval():
+        places = np.asarray(_bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)]))
+    return value.ravel()[places] if places.ndim else _single(value.ravel()[int(places)])
+
+
+def _single(entry: Any) -> np.ndarray:
+    result = np.empty((), object)
+    result[()] = entry
+    return result
+
+
+def _divided(equation: Any, value: Any) -> list[Any]:
+    if _is_apart(value):
+        with jax.ensure_compile_time_eval():
+            parts = _bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)])
+            places = [np.asarray(part) for part in parts]
+        return [value.ravel()[place] if place.ndim else _single(value.ravel()[int(place)]) for place in places]
+    pieces = [_bind(equation, [part]) for part in (value.value, *value.first.values(), *value.second.values())]
+    count, num_first = len(pieces[0]), len(value.first)
+    return [
+        _Jet(
+            pieces[0][i],
+            dict(zip(value.first, (piece[i] for piece in pieces[1 : 1 + num_first]), strict=True)),
+            dict(zip(value.second, (piece[i] for piece in pieces[1 + num_first :]), strict=True)),
+        )
+        for i in range(count)
+    ]
+
+
+def _joined(equation: Any, values: list[Any]) -> Any:
+    size = np.prod(equation.outvars[0].aval.shape)
+    if size <= APART_LIMIT and all(_is_apart(value) or not isinstance(value, _Jet) for value in values):
+        return np.concatenate([_entries_of(value) for value in values], axis=equation.params["dimension"])
+    jets = [_as_jet(_assembled(value)) for value in values]
+
+    def merged(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
+        keys = sorted({key for table in tables for key in table})
+        full = lambda key: [table.get(key, jnp.zeros_like(jet.value)) for table, jet in zip(tables, jets, strict=True)]  # noqa: E731
+        return {key: _bind(equation, full(key)) for key in keys}
+
+    return _Jet(_bind(equation, [jet.value for jet in jets]), merged([jet.first for jet in jets]), merged([jet.second for jet in jets]))
+
+
+def _entries_of(value: Any) -> np.ndarray:
+    if _is_apart(value):
+        return value
+    array = jnp.asarray(value)
+    result = np.empty(array.shape, object)
+    for index in np.ndindex(*array.shape):
+        result[index] = array[index]
+    return result
