@@ -33,6 +33,12 @@ _NOISY = 1e3
 _JUMP = 100.0
 _NEAREST = 13
 _NEAR = 30
+# A power of h between one and two in f shows as one ratio of so many neighbouring quotients at the smallest steps, alike to a twentieth:
+# a half would be that of any smooth f, one that of a slope without limit. The bar reaches to the limit, and half as far beyond it.
+_LAWFUL = 8
+_RATIOS = (0.53, 0.97)
+_ALIKE = 0.05
+_BEYOND_LIMIT = 1.5
 
 
 class EstimateStatus(enum.IntEnum):
@@ -123,6 +129,10 @@ def _sides(samples: Samples, ladder: Ladder, order: int) -> tuple[Judged, Judged
 def _decide(samples: Samples, ladder: Ladder, n: int, both: Judged, sides: list[tuple[Judged, Judged]]) -> Estimate:
     f0 = samples.centre
     epsilon = machine_epsilon(f0.dtype)
+    limits = _limit(samples, samples.left, -1), _limit(samples, samples.right, 1)
+    sides = [(_up_to_limit(sides[0][0], limits[0]), _up_to_limit(sides[0][1], limits[1])), *sides[1:]]
+    if n == 1:
+        both = functools.reduce(_up_to_limit, limits, both)
     is_kink = functools.reduce(jnp.logical_or, [_are_apart(left, right, i) for i, (left, right) in enumerate(sides, start=1)])
     is_jump = _is_jump(samples)
 
@@ -155,6 +165,29 @@ def _decide(samples: Samples, ladder: Ladder, n: int, both: Judged, sides: list[
 def _are_apart(left: Judged, right: Judged, order: int) -> jax.Array:
     apart = jnp.abs(right.value - left.value)  # NaN, and so not apart, where one side has nothing to say
     return apart > (_CLEARLY_APART if order == 1 else _CLEARLY_APART_HIGHER) * (left.bar + right.bar)
+
+
+def _limit(samples: Samples, values: jax.Array, sign: int) -> jax.Array:
+    """The slope of one side that quotients tend to by a power of the step; NaN where they follow none, or one that windows know, [L]."""
+    h, usable = samples.steps.h[:, 0], samples.steps.is_usable[:, 0] & jnp.isfinite(values[:, 0])
+    quotient = sign * (values[:, 0] - samples.centre) / h
+    step = quotient[:-1] - quotient[1:]
+    is_ok = usable[:-2] & usable[1:-1] & usable[2:] & (step[:-1] != 0)
+    ratio = step[1:] / jnp.where(is_ok, step[:-1], 1)
+    rank = jnp.cumsum(is_ok[::-1], axis=0)[::-1]
+    is_last = is_ok & (rank <= _LAWFUL)
+    low, high = jnp.min(jnp.where(is_last, ratio, jnp.inf), axis=0), jnp.max(jnp.where(is_last, ratio, -jnp.inf), axis=0)
+    is_lawful = (jnp.sum(is_last, axis=0) == _LAWFUL) & (low > _RATIOS[0]) & (high < _RATIOS[1]) & (high - low < _ALIKE)
+    # Without the gap that the steps beside a tiny x have.
+    is_lawful &= samples.steps.is_contiguous
+    last = is_ok & (rank == 1)
+    at, change, ratio = (jnp.sum(jnp.where(last, leaf, 0), axis=0) for leaf in (quotient[2:], step[1:], ratio))
+    return jnp.where(is_lawful, at - change * ratio / (1 - jnp.where(is_lawful, ratio, 0)), jnp.nan)
+
+
+def _up_to_limit(found: Judged, limit: jax.Array) -> Judged:
+    """With a bar that reaches the limit, where there is one."""
+    return found._replace(bar=jnp.fmax(found.bar, _BEYOND_LIMIT * jnp.abs(found.value - limit)))
 
 
 def _is_jump(samples: Samples) -> jax.Array:

@@ -116,6 +116,20 @@ def test_a_constant_that_ends_at_a_kink_is_not_taken_for_a_grid(dtype: str) -> N
     assert np.all(found.value == 0)
 
 
+def test_powers_between_one_and_two_at_zero_are_no_kinks_and_within_their_bars(dtype: str) -> None:
+    # Alike at every scale: what a window says is the slope of its own size, and not the limit.
+    def f(x: jax.Array) -> jax.Array:
+        size = jnp.abs(x)
+        smooth = [jnp.sign(x) * size**1.2, size**1.2, size**1.2 + x, size**1.5 - 3 * x, jnp.sign(x) * size**1.5]
+        return jnp.stack([*smooth, size, size + size**1.5])
+
+    found = jd.estimate(f, jnp.zeros((), dtype))
+    true = np.array([0.0, 0.0, 1.0, -3.0, 0.0])
+    assert (np.abs(found.value[:5] - true) <= found.error[:5]).all()
+    assert not np.isin(found.status[:5], [STATUS.KINK, STATUS.JUMP]).any()
+    assert (np.asarray(found.status[5:]) == STATUS.KINK).all()
+
+
 def test_slopes_of_both_sides_of_a_kink() -> None:
     found = jd.estimate(lambda x: jnp.where(x > 1, 3 * x - 2, x**2), jnp.array([1.0, 0.5]))
     assert found.status.tolist() == [STATUS.KINK, STATUS.OK]
