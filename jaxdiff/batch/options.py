@@ -180,7 +180,7 @@ class BatchOptions:
             return min(self.lanes, num_problems)
         n, data = problem.packing.size, _numbers_per_problem(problem, num_problems)
         # A Hessian and its factor, a few vectors, and the data of one lane.
-        bytes_per_lane = (2 * n * n + 8 * n + 2 * data + 16) * problem.packing.dtype.itemsize
+        bytes_per_lane = (2 * n * n + 8 * n + data + 16) * problem.packing.dtype.itemsize
         wanted = max(CACHE_BYTES // bytes_per_lane, 8)
         return min(1 << (wanted.bit_length() - 1), 2048, num_problems)
 
