@@ -67,6 +67,74 @@ def _together_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[
     return together(*primals), tuple(tangents)
 
 
+def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
+    """``function(*trees)`` of arrays of one shape, entry by entry, computed by one loop over the entries; each value is computed once.
+
+    What `together` does for a few values, this does for the whole of an algorithm that is written in numbers: hundreds of operations
+    compile to one loop, vectorised over lanes, with no array between them. On CPU ``function`` becomes the computation inside of a
+    reduction, which the compiler takes as it is: a reduction over two equal entries, of which it is given one.
+
+    Other compilers fuse by themselves; there this is the function itself.
+
+    Args:
+        function: elementwise, of pytrees of numbers; returns a pytree of numbers. It may close over constants, but not over arrays.
+        trees: pytrees of arrays of one shape; truth values and integers too.
+
+    Example:
+        >>> both = in_one_loop(lambda a, b: {"sum": a + b, "less": a < b}, jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0]))
+        >>> both["sum"].tolist(), both["less"].tolist()
+        ([3.0, 5.0], [True, False])
+    """
+    leaves, structure = jax.tree.flatten(trees)
+    shape = leaves[0].shape
+    numbers = structure.unflatten([jax.ShapeDtypeStruct((), leaf.dtype) for leaf in leaves])
+    outputs, result = jax.tree.flatten(jax.eval_shape(function, *numbers))
+    used = _used(function, *numbers)
+
+    def plain(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(jax.tree.leaves(function(*structure.unflatten(leaves))))
+
+    def reduced(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+        # Operand and result of a place have one dtype: results take the places of what goes in, as far as these reach.
+        given = [leaf for leaf, is_used in zip(leaves, used, strict=True) if is_used]
+        dtypes, places = [leaf.dtype for leaf in given], []
+        for output in outputs:
+            free = (k for k, dtype in enumerate(dtypes) if dtype == output.dtype and k not in places)
+            places.append(next(free, len(dtypes)))
+            if places[-1] == len(dtypes):
+                dtypes.append(output.dtype)
+        missing = [jnp.zeros(shape, dtype) for dtype in dtypes[len(given) :]]
+        twice = [jnp.broadcast_to(leaf, (2, *shape)) for leaf in (*given, *missing, jnp.ones(shape, bool))]
+        zeros = [jnp.zeros((), operand.dtype) for operand in twice]
+
+        def apply(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            # Either may hold what went in, which the last place tells, or the neutral element, or a result; the order is the compiler's.
+            chosen = iter([jax.lax.select(right[-1], b, a) for a, b in zip(left[: len(given)], right[: len(given)], strict=True)])
+            entries = [next(chosen) if is_used else jnp.zeros((), leaf.dtype) for leaf, is_used in zip(leaves, used, strict=True)]
+            results = [jnp.zeros((), operand.dtype) for operand in twice]
+            for place, value in zip(places, plain(*entries), strict=True):
+                results[place] = value
+            return tuple(results)
+
+        reduction = jax.lax.reduce(tuple(twice), tuple(zeros), apply, (0,))
+        return tuple(reduction[place] for place in places)
+
+    @jax.custom_jvp
+    def run(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.lax.platform_dependent(*leaves, cpu=reduced, default=plain)
+
+    run.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
+    return result.unflatten(run(*leaves))
+
+
+def _used(function: Callable[..., PyTree], *numbers: PyTree) -> list[bool]:
+    """Which leaves of its arguments a function looks at."""
+    jaxpr = jax.make_jaxpr(function)(*numbers).jaxpr
+    read = {atom for equation in jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
+    read |= {atom for atom in jaxpr.outvars if not hasattr(atom, "val")}
+    return [variable in read for variable in jaxpr.invars]
+
+
 def dot(a: LaneVector, b: LaneVector) -> LaneFloat:
     """Inner product in every lane.
 
@@ -303,7 +371,7 @@ def solve_definite(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, Lan
     return _solve_definite_panels(matrix, rhs)
 
 
-def _eliminate(entries: list[list[jax.Array]], threshold: float) -> "tuple[list[jax.Array], dict[tuple[int, int], jax.Array], LaneBool]":
+def _eliminate(entries: list[list[jax.Array]], threshold: float) -> "tuple[list[jax.Array], dict[tuple[int, int], jax.Array], jax.Array]":
     """LDL' of a small matrix given as a lower triangle of lane vectors: 1 / D, L below its diagonal, and whether all pivots are safe."""
     n = len(entries)
     inverse_pivots, lower, is_safe = [], {}, jnp.ones(entries[0][0].shape, bool)
@@ -320,18 +388,30 @@ def _eliminate(entries: list[list[jax.Array]], threshold: float) -> "tuple[list[
 
 
 def _solve_definite_unrolled(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:
-    """LDL' and its substitutions on lists of lane vectors, all in one loop over lanes."""
+    """LDL' and its substitutions, all in one loop over lanes."""
     n = matrix.shape[0]
-    entries = [[matrix[i, j] for j in range(i + 1)] for i in range(n)]
-    inverse_pivots, lower, is_safe = _eliminate(entries, _definite_threshold(n, matrix.dtype))
+    x, is_safe = solve_definite_by_entries([[matrix[i, j] for j in range(i + 1)] for i in range(n)], list(rhs))
+    *x, is_safe = together(*x, is_safe.astype(rhs.dtype))
+    return jnp.stack(x), is_safe > 0.5
+
+
+def solve_definite_by_entries(entries: list[list[jax.Array]], rhs: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+    """As `solve_definite`, of a lower triangle row by row, each entry an array of its own, all of one shape; for `in_one_loop`.
+
+    Example:
+        >>> x, is_safe = solve_definite_by_entries([[jnp.array(1.0)], [jnp.array(0.5), jnp.array(1.0)]], [jnp.array(2.0), jnp.array(2.5)])
+        >>> [round(float(value), 5) for value in x], bool(is_safe)
+        ([1.0, 2.0], True)
+    """
+    n = len(entries)
+    inverse_pivots, lower, is_safe = _eliminate([list(row) for row in entries], _definite_threshold(n, rhs[0].dtype))
     z: list[jax.Array] = []
     for i in range(n):
         z.append(functools.reduce(lambda total, k, i=i: total - lower[i, k] * z[k], range(i), rhs[i]))
     x = [z[i] * inverse_pivots[i] for i in range(n)]
     for i in reversed(range(n)):
         x[i] = functools.reduce(lambda total, k, i=i: total - lower[k, i] * x[k], range(i + 1, n), x[i])
-    *x, is_safe = together(*x, is_safe.astype(rhs.dtype))
-    return jnp.stack(x), is_safe > 0.5
+    return x, is_safe
 
 
 def _solve_definite_panels(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, LaneBool]:

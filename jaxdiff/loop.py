@@ -72,11 +72,16 @@ class Outcome:
 
 def step_running(problem: Minimize, solver: Solver, state: Any) -> Any:
     """One step of the lanes that run; the others stay as they are."""
-    new = solver.step(problem, state)
     if state.status.shape[0] == 1:
         # The loop only comes here while some lane runs; with one lane a selection would copy the state for nothing.
-        return new
-    return keep_lanes(state.status == Status.RUNNING, new, state)
+        return solver.step(problem, state)
+    return step_where(problem, solver, state, state.status == Status.RUNNING)
+
+
+def step_where(problem: Minimize, solver: Solver, state: Any, is_running: LaneBool) -> Any:
+    """One step of these lanes; the others stay as they are. A solver with a method of this name does both in one pass."""
+    own = getattr(solver, "step_where", None)
+    return keep_lanes(is_running, solver.step(problem, state), state) if own is None else own(problem, state, is_running)
 
 
 def keep_lanes(is_kept: LaneBool, new: Any, old: Any) -> Any:
@@ -94,8 +99,7 @@ def advance(problem: Minimize, solver: Solver, state: Any, num_steps: Any, max_s
     """A fixed number of steps; lanes that stop on the way, or have made ``max_steps``, stay as they are."""
 
     def step(_: jax.Array, state: Any) -> Any:
-        is_running = (state.status == Status.RUNNING) & (state.num_steps < max_steps)
-        return keep_lanes(is_running, solver.step(problem, state), state)
+        return step_where(problem, solver, state, (state.status == Status.RUNNING) & (state.num_steps < max_steps))
 
     return jax.lax.fori_loop(0, num_steps, step, state)
 

@@ -542,6 +542,8 @@ class LeastSquares(Minimize):
         if self.loss != "linear":
             weighted, weights = self._reweighted(residuals)
             columns = [column * weights for column in columns]
+        # Without this, products of exponentials would be rewritten to further exponentials.
+        weighted, columns = jax.lax.optimization_barrier((weighted, columns))
         products = [columns[i] * columns[j] for i in range(n) for j in range(i + 1)]
         products += [column * weighted for column in columns] + [cost]
         zero = jnp.zeros((), x.dtype)

@@ -10,10 +10,14 @@ import jax
 from jaxdiff._validation import check_choice, check_count
 from jaxdiff.problem import Minimize
 
-CACHE_BYTES = 512 * 1024
-"""Working set that a block of lanes should stay within: about the second-level cache of one core."""
+CACHE_BYTES = 1024 * 1024
+"""Working set that a block of lanes should stay within: some second-level caches. Smaller blocks were slower, since XLA's CPU backend hands
+each loop over many lanes to its threads."""
 
-CHUNK_BYTES = 24 * 1024 * 1024
+LINE_BYTES = 64
+"""A line of the cache. Rows of a power of two lie all in the same few places of it: see benchmarks/NOTES.md."""
+
+CHUNK_BYTES = 26 * 1024 * 1024
 """Inputs and outputs of the problems that one core is given at a time."""
 
 CHUNK_BLOCKS = 16
@@ -142,7 +146,7 @@ class BatchOptions:
         threads = max(1, min(threads, num_problems // (2 * lanes) if self.num_threads is None and lanes else num_problems))
         chunk = max(-(-num_problems // threads), 1)
         if jax.default_backend() == "cpu":
-            chunk = min(chunk, max(CHUNK_BYTES // _bytes_in_and_out(problem, num_problems), CHUNK_BLOCKS * lanes))
+            chunk = _even_chunk(num_problems, threads, max(CHUNK_BYTES // _bytes_in_and_out(problem, num_problems), CHUNK_BLOCKS * lanes))
         may_fuse = self.mode == "auto" and not has_history and num_problems > 0
         devices = self._chosen_devices()
         return Plan(mode, lanes, self.check_every, threads, chunk, reassociate, devices, self.progress, may_fuse, bool(self.interpret))
@@ -182,7 +186,16 @@ class BatchOptions:
         # A Hessian and its factor, a few vectors, and the data of one lane.
         bytes_per_lane = (2 * n * n + 8 * n + data + 16) * problem.packing.dtype.itemsize
         wanted = max(CACHE_BYTES // bytes_per_lane, 8)
-        return min(1 << (wanted.bit_length() - 1), 2048, num_problems)
+        lanes = min(1 << (wanted.bit_length() - 1), 2048)
+        # An odd number of lines of the cache, so that rows begin in different places of it.
+        line = LINE_BYTES // problem.packing.dtype.itemsize
+        return min(lanes - line if lanes >= 2 * line else lanes, num_problems)
+
+
+def _even_chunk(num_problems: int, threads: int, largest: int) -> int:
+    """Problems of a chunk, at most ``largest``: equally many chunks for each thread, the last hardly overlapping the one before."""
+    rounds = -(-num_problems // (threads * largest))
+    return max(-(-num_problems // (threads * rounds)), 1) if num_problems else 1
 
 
 def _is_list_of_devices(value: Any) -> bool:

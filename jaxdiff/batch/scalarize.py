@@ -102,6 +102,8 @@ class Scalarizer:
         if name == "platform_index":
             place = [i for i, platforms in enumerate(params["platforms"]) if platforms is None]
             return [_as_objects(np.int32(place[0] if place else 0))]
+        if name == "optimization_barrier":
+            return list(operands)
         if name == "cond":
             return self._branch(params["branches"], operands)
         if name in MOVES:

@@ -12,15 +12,20 @@ Nielsen, Damping parameter in Marquardt's method, IMM-REP-1999-05 (1999), equati
 non-linear least squares problems (2004), algorithm 3.16. Bounds by projection: Bertsekas, SIAM J. Control Optim. 20 (1982) 221-246.
 """
 
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon, safe_divide
-from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneTriangle, LaneVector
+from jaxdiff._pytree import pytree_dataclass, static
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_positive
-from jaxdiff.linalg import all_rows, dot, matvec, max_norm, select_lanes, solve_definite
+from jaxdiff.linalg import UNROLL_LIMIT, in_one_loop, solve_definite, solve_definite_by_entries
 from jaxdiff.problem import LeastSquares
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, require_residuals, unevaluated
@@ -30,38 +35,90 @@ from jaxdiff.solvers.base import check_dense, counted, require_residuals, uneval
 class LevenbergMarquardtCholeskyState:
     """State of Levenberg-Marquardt on the normal equations.
 
+    All real numbers are rows of one array: a step reads it in one loop and writes it in one copy.
+
     Attributes:
-        x: current points.
-        value: the cost there.
-        gradient: J'r there.
-        lower: the lower triangle of J'J there, row after row, ``[n (n + 1) / 2, lanes]``.
-        scale: D^2, the largest diagonal of J'J so far.
-        damping: lambda.
-        growth: what the damping is multiplied by at the next rejection.
-        step: the step to try next.
-        predicted: the decrease of the cost that the model promises of it.
+        numbers: the rows that `Rows` names, in its order, ``[rows, lanes]``.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of the residuals.
+        size: number of parameters n.
     """
 
-    x: LaneVector
-    value: LaneFloat
-    gradient: LaneVector
-    lower: LaneTriangle
-    scale: LaneVector
-    damping: LaneFloat
-    growth: LaneFloat
-    step: LaneVector
-    predicted: LaneFloat
+    numbers: jax.Array
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
+    size: int = static()
+
+    @property
+    def rows(self) -> "Rows":
+        """The rows by name."""
+        return Rows.of(list(self.numbers), self.size)
+
+    @property
+    def x(self) -> LaneVector:
+        """Current points."""
+        return self.numbers[: self.size]
+
+    @property
+    def value(self) -> LaneFloat:
+        """The cost there."""
+        return self.numbers[2 * self.size]
+
+    @property
+    def gradient(self) -> LaneVector:
+        """J'r there."""
+        return self.numbers[2 * self.size + 1 : 3 * self.size + 1]
 
     @property
     def step_size(self) -> LaneFloat:
         """The damping, under the name that a history keeps it by."""
-        return self.damping
+        return self.numbers[-5]
+
+
+@pytree_dataclass
+class Rows:
+    """The numbers of one lane, or of all lanes, one array each.
+
+    Attributes:
+        x: current point.
+        step: the step to try next.
+        value: the cost at x.
+        gradient: J'r there.
+        lower: the lower triangle of J'J there, row after row.
+        scale: D^2, the largest diagonal of J'J so far.
+        damping: lambda.
+        growth: what the damping is multiplied by at the next rejection.
+        predicted: the decrease of the cost that the model promises of the step.
+        slope: the square of the largest slope of the cost along a column of J of length one.
+        reach: 0 where the step would change no parameter beyond rounding, else 1.
+    """
+
+    x: list[jax.Array]
+    step: list[jax.Array]
+    value: jax.Array
+    gradient: list[jax.Array]
+    lower: list[jax.Array]
+    scale: list[jax.Array]
+    damping: jax.Array
+    growth: jax.Array
+    predicted: jax.Array
+    slope: jax.Array
+    reach: jax.Array
+
+    @property
+    def trial(self) -> tuple[Any, ...]:
+        """The normal equations at x, in the order of a trial's."""
+        return self.x, self.value, self.gradient, self.lower
+
+    @classmethod
+    def of(cls, rows: list[jax.Array], n: int) -> "Rows":
+        """Rows in the order of `LevenbergMarquardtCholeskyState.numbers`."""
+        held = iter(rows)
+        some = lambda count: [next(held) for _ in range(count)]  # noqa: E731
+        x, step, (value,), gradient, lower, scale = some(n), some(n), some(1), some(n), some(n * (n + 1) // 2), some(n)
+        return cls(x, step, value, gradient, lower, scale, *some(5))
 
 
 @pytree_dataclass
@@ -111,129 +168,276 @@ class LevenbergMarquardtCholesky:
         require_residuals(problem, "LevenbergMarquardtCholesky")
         check_dense("LevenbergMarquardtCholesky", x)
         n, lanes = x.shape
-        ones = jnp.ones(lanes, x.dtype)
+        start = unevaluated(x)
+        zeros = lambda rows: jnp.zeros((rows, lanes), x.dtype)  # noqa: E731
+        constant = lambda number: jnp.full((1, lanes), number, x.dtype)  # noqa: E731
+        numbers = [
+            x,
+            zeros(n),
+            start["value"][None],
+            zeros(n + n * (n + 1) // 2 + n),
+            constant(self.damping),
+            constant(2),
+            zeros(2),
+            constant(1),
+        ]
         return LevenbergMarquardtCholeskyState(
-            lower=jnp.zeros((n * (n + 1) // 2, lanes), x.dtype),
-            scale=jnp.zeros_like(x),
-            damping=ones * self.damping,
-            growth=2 * ones,
-            step=jnp.zeros_like(x),
-            predicted=jnp.zeros_like(ones),
-            **unevaluated(x),
+            jnp.concatenate(numbers), start["status"], start["num_steps"], start["num_evaluations"], size=n
         )
 
     def step(self, problem: LeastSquares, state: LevenbergMarquardtCholeskyState) -> LevenbergMarquardtCholeskyState:
         """See `base.Solver`."""
-        epsilon = machine_epsilon(state.x.dtype)
-        is_start = state.num_steps < 0
-        trial_x = problem.project(state.x + state.step)
+        return self.step_where(problem, state, jnp.ones(state.status.shape, bool))
+
+    def step_where(
+        self, problem: LeastSquares, state: LevenbergMarquardtCholeskyState, is_running: LaneBool
+    ) -> LevenbergMarquardtCholeskyState:
+        """One trial in these lanes; the others stay as they are. See `loop.step_where`."""
+        n = state.size
+        trial_x = problem.project(state.numbers[:n] + state.numbers[n : 2 * n])
         trial = problem.normal_equations(trial_x)
-        is_finite = trial.is_finite & all_rows(jnp.isfinite(trial_x))
-        decrease = state.value - trial.value
-        rounding = 4 * epsilon * state.value
-        # Where the cost has gone flat to rounding the slopes still tell the way.
-        is_blind = ~is_start & (state.predicted <= rounding) & (jnp.abs(decrease) <= rounding)
-        has_flattened = _slope(trial.gradient, trial.diagonal) < 0.8 * _slope(state.gradient, _diagonal(state.lower, state.x.shape[0]))
-        ratio = jnp.where(is_blind, 0.5, safe_divide(decrease, state.predicted))
-        is_accepted = is_finite & (is_start | jnp.where(is_blind, has_flattened, (state.predicted > 0) & (ratio > 1e-4)))
-
-        x, value, gradient, lower, scale = select_lanes(
-            is_accepted | is_start,
-            (trial_x, trial.value, trial.gradient, trial.lower, jnp.maximum(state.scale, trial.diagonal)),
-            (state.x, state.value, state.gradient, state.lower, state.scale),
+        spread = lambda value: list(jnp.broadcast_to(value, trial_x.shape))  # noqa: E731
+        given = _Given(
+            trial=_Trial(list(trial_x), trial.value, list(trial.gradient), list(trial.lower)),
+            limits=[spread(side) for side in problem.limits] if problem.is_bounded else None,
+            tolerances=[spread(value) for value in (self.gtol, self.xtol, self.ftol)],
+            old=state.rows,
+            status=state.status,
+            is_start=state.num_steps < 0,
+            is_running=is_running,
         )
-        damping, growth = _updated(state, ratio, is_accepted)
-        step, predicted, verdict = self._propose(problem, x, value, gradient, lower, scale, damping, is_accepted & ~is_start)
-        is_stuck = is_blind | all_rows(jnp.abs(state.step) <= epsilon * jnp.abs(state.x)) | ~(state.damping < 1 / epsilon)
-        rejected = jnp.where(is_stuck, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
-        rejected = jnp.where(is_start, Status.NON_FINITE_START, rejected)
+        new, status = _updated(given)
+        more = is_running.astype(jnp.int32)
         return LevenbergMarquardtCholeskyState(
-            x=x,
-            value=value,
-            gradient=gradient,
-            lower=lower,
-            scale=scale,
-            damping=damping,
-            growth=growth,
-            step=step,
-            predicted=predicted,
-            status=jnp.where(is_accepted, verdict, rejected).astype(jnp.int32),
-            num_steps=counted(state.num_steps, 1),
-            num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
+            jnp.stack(jax.tree.leaves(new)),
+            status,
+            counted(state.num_steps, more),
+            counted(state.num_evaluations, more * problem.evaluations_per_gradient),
+            size=n,
         )
 
-    def _propose(
-        self,
-        problem: LeastSquares,
-        x: LaneVector,
-        value: LaneFloat,
-        gradient: LaneVector,
-        lower: LaneTriangle,
-        scale: LaneVector,
-        damping: LaneFloat,
-        has_moved: LaneBool,
-    ) -> tuple[LaneVector, LaneFloat, LaneInt]:
-        """The damped step, the decrease that it promises, and what the undamped model says of x."""
-        n = x.shape[0]
-        epsilon = machine_epsilon(x.dtype)
-        diagonal = _diagonal(lower, n)
-        free = problem.free(x, gradient)
-        free = jnp.ones(x.shape, bool) if free is None else free
-        has_column = free & (diagonal > 0)
-        unit = jnp.where(has_column, 1 / jnp.sqrt(jnp.where(has_column, diagonal, 1)), 0)
-        slopes = gradient * unit
-        # A unit diagonal, that of parameters that stay where they are included.
-        entries = {(i, j): lower[i * (i + 1) // 2 + j] * unit[i] * unit[j] for i in range(n) for j in range(i)}
-        extra = damping * jnp.where(has_column, scale * unit * unit, 0)
-        matrix = lambda more: jnp.stack(  # noqa: E731
-            [jnp.stack([1 + more[i] if i == j else entries[max(i, j), min(i, j)] for j in range(n)]) for i in range(n)]
-        )
-        newton, is_definite = solve_definite(matrix(jnp.zeros_like(extra)), -slopes)
-        damped, _ = solve_definite(matrix(extra), -slopes)
-        promised = -dot(slopes, newton) / 2
-        predicted = (dot(extra, damped * damped) - dot(slopes, damped)) / 2
-        # Close to the minimum the damping only delays; where the undamped step fails the damped ones follow.
-        is_near = has_moved & is_definite & (promised <= 1e-3 * value)
-        damped, predicted = jnp.where(is_near, newton, damped), jnp.where(is_near, promised, predicted)
-        step, newton = damped * unit, newton * unit
-        if problem.is_bounded:
-            # Bounds bend the step, and only the model itself tells what a bent one promises.
-            step = problem.project(x + step) - x
-            scaled = step * jnp.sqrt(jnp.where(has_column, diagonal, 0))
-            image = matvec(matrix(jnp.zeros_like(extra)), scaled)
-            predicted = -dot(slopes, scaled) - dot(scaled, image) / 2
 
-        is_small_gain = promised <= jnp.maximum(self.ftol, 10 * epsilon) * value
-        is_small_step = all_rows(jnp.abs(newton) <= self.xtol * jnp.abs(x))
-        is_small_gradient = all_rows((jnp.abs(slopes) <= self.gtol * jnp.sqrt(2 * value)) | ~free)
-        status = jnp.where(is_small_gain, Status.CONVERGED_VALUE, Status.RUNNING)
-        status = jnp.where(is_small_step, Status.CONVERGED_STEP, status)
-        status = jnp.where(is_small_gradient, Status.CONVERGED_GRADIENT, status)
-        # A parameter without influence, or one that has lost it on the way, was not found; without full rank a step says too little.
-        is_lost = ~all_rows(~free | (diagonal > epsilon * scale))
-        is_sound = (is_definite & ~is_lost) | (value == 0)
-        status = jnp.where(is_sound, status, jnp.where(is_small_gradient, Status.SINGULAR, Status.RUNNING))
-        return step, predicted, status
+@pytree_dataclass
+class _Trial:
+    """The normal equations at a trial point; fields as in `Rows`."""
+
+    x: list[jax.Array]
+    value: jax.Array
+    gradient: list[jax.Array]
+    lower: list[jax.Array]
 
 
-def _diagonal(lower: LaneTriangle, n: int) -> LaneVector:
-    """The diagonal of a packed lower triangle."""
-    return jnp.stack([lower[i * (i + 3) // 2] for i in range(n)])
+@pytree_dataclass
+class _Given:
+    """All that a step depends on, each number an array of its own.
+
+    Attributes:
+        trial: the normal equations at the trial point.
+        limits: lower and upper bounds, None without any.
+        tolerances: gtol, xtol and ftol, for each parameter.
+        old: the state.
+        status: of the state.
+        is_start: whether the trial point is the start.
+        is_running: whether to change anything.
+    """
+
+    trial: _Trial
+    limits: list[list[jax.Array]] | None
+    tolerances: list[list[jax.Array]]
+    old: Rows
+    status: jax.Array
+    is_start: jax.Array
+    is_running: jax.Array
 
 
-def _slope(gradient: LaneVector, diagonal: LaneVector) -> LaneFloat:
-    """The largest slope of the cost along a column of J of length one."""
-    return max_norm(safe_divide(gradient, jnp.sqrt(diagonal)))
+@pytree_dataclass
+class _Scaled:
+    """The normal equations scaled to a unit diagonal; a row of the identity for a parameter that stays where it is.
+
+    Attributes:
+        unit: what the scaled unknowns are multiplied by.
+        free: whether a parameter may move; None where all may.
+        downhill: the scaled right-hand side.
+        below: the entries below the diagonal, row after row.
+        extra: what the damping adds to the diagonal.
+    """
+
+    unit: list[jax.Array]
+    free: list[jax.Array] | None
+    downhill: list[jax.Array]
+    below: list[jax.Array]
+    extra: list[jax.Array]
 
 
-def _updated(state: LevenbergMarquardtCholeskyState, ratio: LaneFloat, is_accepted: LaneBool) -> tuple[LaneFloat, LaneFloat]:
-    """The damping and its growth behind a step, by Nielsen's rule."""
-    cubic = 1 - (2 * jnp.clip(ratio, 0, 1) - 1) ** 3
-    tiny = jnp.asarray(jnp.finfo(ratio.dtype).tiny, ratio.dtype)
-    lowered = jnp.maximum(state.damping * jnp.maximum(cubic, 1 / 3), 1e3 * tiny)
+@pytree_dataclass
+class _Proposal:
+    """The two steps in scaled unknowns and what the model promises of them."""
+
+    newton: list[jax.Array]
+    is_definite: jax.Array
+    promised: jax.Array
+    damped: list[jax.Array]
+    predicted: jax.Array
+
+
+def _updated(given: _Given) -> tuple[Rows, jax.Array]:
+    """The state and the status behind a trial.
+
+    Stage by stage, each one loop over the lanes: of a stage much larger the compiler makes no vector instructions.
+    """
+    n = len(given.trial.x)
+    together = in_one_loop if n <= UNROLL_LIMIT else lambda function, *trees: function(*trees)
+    is_accepted, rejected, numbers = together(_judged, given)
+    at = dataclasses.replace(given.old, **together(_moved, given, is_accepted), **numbers)
+    scaled = together(_scaled, at, given.limits)
+    newton, is_definite, promised = _solved(together, scaled, is_damped=False)
+    damped, _, predicted = _solved(together, scaled, is_damped=True)
+    proposal = _Proposal(newton, is_definite, promised, damped, predicted)
+    proposed = together(_stepped, given, at, scaled, proposal, is_accepted)
+    status = together(_verdict, given, at, scaled, proposal, is_accepted, rejected)
+    return dataclasses.replace(at, **proposed), status
+
+
+def _judged(given: _Given) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """Whether the trial is accepted, the status where it is not, and the fields of `Rows` that follow from that alone."""
+    trial, old, is_start = given.trial, given.old, given.is_start
+    epsilon = machine_epsilon(old.value.dtype)
+    diagonal = _diagonal(trial.lower)
+    # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
+    total = sum((jnp.abs(number) for number in (*trial.gradient, *diagonal, *trial.x)), trial.value)
+    is_finite = jnp.isfinite(total)
+    slopes = [jnp.where(d > 0, g * (g / jnp.where(d > 0, d, 1)), 0) for g, d in zip(trial.gradient, diagonal, strict=True)]
+    slope = functools.reduce(jnp.maximum, slopes)
+    decrease = old.value - trial.value
+    rounding = 4 * epsilon * old.value
+    # Where the cost has gone flat to rounding the slopes still tell the way.
+    is_blind = ~is_start & (old.predicted <= rounding) & (jnp.abs(decrease) <= rounding)
+    ratio = jnp.where(is_blind, 0.5, safe_divide(decrease, old.predicted))
+    is_better = (is_blind & (slope < 0.64 * old.slope)) | (~is_blind & (old.predicted > 0) & (ratio > 1e-4))
+    is_accepted = is_finite & (is_start | is_better)
+    is_stuck = is_blind | (old.reach < 0.5) | ~(old.damping < 1 / epsilon)
+    rejected = jnp.where(is_stuck, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
+    rejected = jnp.where(is_start, Status.NON_FINITE_START, rejected)
+    # Nielsen's rule.
+    bend = 2 * jnp.clip(ratio, 0, 1) - 1
+    lowered = jnp.maximum(old.damping * jnp.maximum(1 - bend * bend * bend, 1 / 3), 1e3 * float(jnp.finfo(ratio.dtype).tiny))
     # Rejections end long before this overflows.
-    raised = state.damping * state.growth
-    is_start = state.num_steps < 0
-    damping = jnp.where(is_start, state.damping, jnp.where(is_accepted, lowered, raised))
-    growth = jnp.where(is_accepted | is_start, 2, 2 * state.growth)
-    return damping.astype(ratio.dtype), growth.astype(ratio.dtype)
+    damping = jnp.where(is_accepted, lowered, old.damping * old.growth)
+    growth = jnp.where(is_accepted, jnp.full_like(ratio, 2), 2 * old.growth)
+    stays = is_start | ~given.is_running
+    numbers = {
+        "damping": jnp.where(stays, old.damping, damping),
+        "growth": jnp.where(stays, old.growth, growth),
+        "slope": jnp.where((is_accepted | is_start) & given.is_running, slope, old.slope),
+    }
+    return is_accepted & given.is_running, jnp.where(given.is_running, rejected, given.status).astype(given.status.dtype), numbers
+
+
+def _moved(given: _Given, is_accepted: jax.Array) -> dict[str, Any]:
+    """The fields of `Rows` that an accepted trial brings along."""
+    trial, old = given.trial, given.old
+    takes = is_accepted | (given.is_start & given.is_running)
+    new = _Trial(*jax.tree.map(lambda a, b: jnp.where(takes, a, b), (trial.x, trial.value, trial.gradient, trial.lower), old.trial))
+    scale = [jnp.where(takes, jnp.maximum(s, d), s) for s, d in zip(old.scale, _diagonal(trial.lower), strict=True)]
+    return {"x": new.x, "value": new.value, "gradient": new.gradient, "lower": new.lower, "scale": scale}
+
+
+def _scaled(at: Rows, limits: list[list[jax.Array]] | None) -> _Scaled:
+    """The normal equations at the point, scaled."""
+    free = None if limits is None else [_is_free(*parts) for parts in zip(at.x, at.gradient, *limits, strict=True)]
+    unit = []
+    for j, d in enumerate(_diagonal(at.lower)):
+        has_column = d > 0 if free is None else free[j] & (d > 0)
+        unit.append(jnp.where(has_column, 1 / jnp.sqrt(jnp.where(has_column, d, 1)), 0))
+    below = [at.lower[i * (i + 1) // 2 + j] * unit[i] * unit[j] for i in range(len(unit)) for j in range(i)]
+    extra = [at.damping * (s * u * u) for s, u in zip(at.scale, unit, strict=True)]
+    return _Scaled(unit, free, [-g * u for g, u in zip(at.gradient, unit, strict=True)], below, extra)
+
+
+def _solved(together: Callable[..., Any], scaled: _Scaled, is_damped: bool) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+    """A step in scaled unknowns, whether the matrix is definite, and the decrease that the undamped model promises of the step."""
+    n = len(scaled.unit)
+
+    def entries(scaled: _Scaled) -> list[list[jax.Array]]:
+        diagonal = [1 + more if is_damped else jnp.ones_like(more) for more in scaled.extra]
+        return [[*scaled.below[i * (i - 1) // 2 : i * (i + 1) // 2], diagonal[i]] for i in range(n)]
+
+    def by_entries(scaled: _Scaled) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+        x, is_definite = solve_definite_by_entries(entries(scaled), scaled.downhill)
+        return x, is_definite, promise(scaled, x)
+
+    def promise(scaled: _Scaled, x: list[jax.Array]) -> jax.Array:
+        gain = _dot(scaled.downhill, x)
+        return (gain + _dot(scaled.extra, [p * p for p in x])) / 2 if is_damped else gain / 2
+
+    if n <= UNROLL_LIMIT:
+        return together(by_entries, scaled)
+    lower = entries(scaled)
+    matrix = jnp.stack([jnp.stack([lower[max(i, j)][min(i, j)] for j in range(n)]) for i in range(n)])
+    x, is_definite = solve_definite(matrix, jnp.stack(scaled.downhill))
+    return list(x), is_definite, promise(scaled, list(x))
+
+
+def _stepped(given: _Given, at: Rows, scaled: _Scaled, proposal: _Proposal, is_accepted: jax.Array) -> dict[str, Any]:
+    """The fields of `Rows` that say what to try next."""
+    n = len(at.x)
+    # Close to the minimum the damping only delays; where the undamped step fails the damped ones follow.
+    is_near = is_accepted & ~given.is_start & proposal.is_definite & (proposal.promised <= 1e-3 * at.value)
+    pairs = zip(proposal.newton, proposal.damped, scaled.unit, strict=True)
+    step = [jnp.where(is_near, newton, damped) * u for newton, damped, u in pairs]
+    predicted = jnp.where(is_near, proposal.promised, proposal.predicted)
+    if given.limits is not None:
+        # Bounds bend the step, and only the model itself tells what a bent one promises.
+        step = [jnp.clip(x + p, low, high) - x for x, p, low, high in zip(at.x, step, *given.limits, strict=True)]
+        bent = [jnp.where(u > 0, p / jnp.where(u > 0, u, 1), 0) for p, u in zip(step, scaled.unit, strict=True)]
+        across = [scaled.below[i * (i - 1) // 2 + j] * bent[i] * bent[j] for i in range(n) for j in range(i)]
+        predicted = _dot(scaled.downhill, bent) - _dot(bent, bent) / 2 - sum(across, jnp.zeros_like(predicted))
+    keep = lambda new, old: jnp.where(given.is_running, new, old)  # noqa: E731
+    is_tiny = _all(jnp.abs(p) <= machine_epsilon(p.dtype) * jnp.abs(x) for p, x in zip(step, at.x, strict=True))
+    return {
+        "step": [keep(a, b) for a, b in zip(step, at.step, strict=True)],
+        "predicted": keep(predicted, at.predicted),
+        "reach": keep(jnp.where(is_tiny, jnp.zeros_like(predicted), 1), at.reach),
+    }
+
+
+def _verdict(given: _Given, at: Rows, scaled: _Scaled, proposal: _Proposal, is_accepted: jax.Array, rejected: jax.Array) -> jax.Array:
+    """The status: where the trial was accepted, what the undamped model says of the point."""
+    epsilon = machine_epsilon(at.value.dtype)
+    gtol, xtol, ftol = given.tolerances
+    is_small_gain = _all(proposal.promised <= jnp.maximum(tolerance, 10 * epsilon) * at.value for tolerance in ftol)
+    steps = zip(proposal.newton, scaled.unit, xtol, at.x, strict=True)
+    is_small_step = _all(jnp.abs(p * u) <= tolerance * jnp.abs(x) for p, u, tolerance, x in steps)
+    length = jnp.sqrt(2 * at.value)
+    is_small_slope = [jnp.abs(slope) <= tolerance * length for slope, tolerance in zip(scaled.downhill, gtol, strict=True)]
+    has_influence = [d > epsilon * s for d, s in zip(_diagonal(at.lower), at.scale, strict=True)]
+    if scaled.free is not None:
+        is_small_slope = [is_small | ~is_free for is_small, is_free in zip(is_small_slope, scaled.free, strict=True)]
+        has_influence = [has | ~is_free for has, is_free in zip(has_influence, scaled.free, strict=True)]
+    is_small_gradient = _all(is_small_slope)
+    status = jnp.where(is_small_gain, Status.CONVERGED_VALUE, Status.RUNNING)
+    status = jnp.where(is_small_step, Status.CONVERGED_STEP, status)
+    status = jnp.where(is_small_gradient, Status.CONVERGED_GRADIENT, status)
+    # A parameter without influence, or one that has lost it on the way, was not found; without full rank a step says too little.
+    is_sound = (proposal.is_definite & _all(has_influence)) | (at.value == 0)
+    status = jnp.where(is_sound, status, jnp.where(is_small_gradient, Status.SINGULAR, Status.RUNNING))
+    return jnp.where(is_accepted, status.astype(rejected.dtype), rejected)
+
+
+def _diagonal(lower: list[jax.Array]) -> list[jax.Array]:
+    """The diagonal of a packed lower triangle."""
+    n = math.isqrt(2 * len(lower))
+    return [lower[i * (i + 3) // 2] for i in range(n)]
+
+
+def _is_free(x: jax.Array, gradient: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
+    """As `Minimize.free`."""
+    return ~(((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0)) | (lower >= upper))
+
+
+def _all(conditions: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.logical_and, conditions)
+
+
+def _dot(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, [x * y for x, y in zip(a, b, strict=True)])
