@@ -2,7 +2,7 @@
 
 A false success is a run that says it converged and has fewer than 3 digits in its worst parameter.
 
-Usage: python benchmarks/nist_least_squares.py [float64] [finite] [float32] [--solver NAME] [--verbose]
+Usage: python benchmarks/nist_least_squares.py [float64] [finite] [float32] [--solver NAME | default] [--verbose]
 """
 
 import argparse
@@ -60,13 +60,13 @@ def run(kind: str, solver: object, is_verbose: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--solver", default="levenberg_marquardt")
+    parser.add_argument("--solver", default="levenberg_marquardt", help="default: as a batch without a named solver is solved")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {options.solver}, default options")
     for kind in options.kinds:
-        run(kind, jd.SOLVERS[options.solver](), options.verbose)
+        run(kind, None if options.solver == "default" else jd.SOLVERS[options.solver](), options.verbose)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class LevenbergMarquardtCholesky:
         xtol: CONVERGED_STEP where the undamped step would change no parameter by more than this fraction of itself; 0 switches the test
             off. One number, or a pytree like x. None: eps^(2/3), with finite differences eps^(1/2).
         ftol: CONVERGED_VALUE where the undamped model promises no further decrease than this fraction of the cost, or than 10 eps of it,
-            which rounding hides. None: 10 eps.
+            which rounding hides. None: 10 eps, and the undamped step would change no parameter by more than a tenth of eps^(3/7) of itself.
         damping: lambda at the start, relative to D^2.
 
     Example:
@@ -294,7 +294,8 @@ def _updated(given: _Given) -> tuple[Rows, jax.Array]:
     damped, _, predicted = _solved(together, scaled, is_damped=True)
     proposal = _Proposal(newton, is_definite, promised, damped, predicted)
     proposed = together(_stepped, given, at, scaled, proposal, is_accepted)
-    status = together(_verdict, given, at, scaled, proposal, is_accepted, rejected)
+    is_near = together(_is_near, at, scaled, newton, given.tolerances[2])
+    status = together(_verdict, given, at, scaled, proposal, is_near, is_accepted, rejected)
     return dataclasses.replace(at, **proposed), status
 
 
@@ -401,11 +402,34 @@ def _stepped(given: _Given, at: Rows, scaled: _Scaled, proposal: _Proposal, is_a
     }
 
 
-def _verdict(given: _Given, at: Rows, scaled: _Scaled, proposal: _Proposal, is_accepted: jax.Array, rejected: jax.Array) -> jax.Array:
+def _is_near(at: Rows, scaled: _Scaled, newton: list[jax.Array], ftol: list[jax.Array]) -> jax.Array:
+    """Whether the undamped step is short, where ftol is no looser than rounding itself.
+
+    Of noisy data a gain that rounding hides may still be a long way, and steps may shrink by no more than a tenth each. A parameter near
+    zero is judged by what it contributes to the model.
+    """
+    epsilon = machine_epsilon(at.value.dtype)
+    lengths = (jnp.sqrt(d) * jnp.abs(x) for d, x in zip(_diagonal(at.lower), at.x, strict=True))
+    noise = epsilon * sum(lengths, jnp.sqrt(2 * at.value))
+    return _all(
+        (jnp.abs(p * u) <= 0.1 * epsilon ** (3 / 7) * jnp.maximum(jnp.abs(x), epsilon**-0.75 * noise * u)) | (tolerance > 10 * epsilon)
+        for p, x, u, tolerance in zip(newton, at.x, scaled.unit, ftol, strict=True)
+    )
+
+
+def _verdict(
+    given: _Given,
+    at: Rows,
+    scaled: _Scaled,
+    proposal: _Proposal,
+    is_near: jax.Array,
+    is_accepted: jax.Array,
+    rejected: jax.Array,
+) -> jax.Array:
     """The status: where the trial was accepted, what the undamped model says of the point."""
     epsilon = machine_epsilon(at.value.dtype)
     gtol, xtol, ftol = given.tolerances
-    is_small_gain = _all(proposal.promised <= jnp.maximum(tolerance, 10 * epsilon) * at.value for tolerance in ftol)
+    is_small_gain = _all(proposal.promised <= jnp.maximum(tolerance, 10 * epsilon) * at.value for tolerance in ftol) & is_near
     steps = zip(proposal.newton, scaled.unit, xtol, at.x, strict=True)
     is_small_step = _all(jnp.abs(p * u) <= tolerance * jnp.abs(x) for p, u, tolerance, x in steps)
     length = jnp.sqrt(2 * at.value)

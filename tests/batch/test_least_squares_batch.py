@@ -8,6 +8,7 @@ import scipy.optimize
 
 import jaxdiff as jd
 from jaxdiff.batch import execute
+from jaxdiff.functions.nist import load_nist, log_relative_error
 
 TIMES = np.linspace(0.2, 6.0, 16)
 FIELDS = ("x", "fun", "jac", "nit", "nfev", "status", "residuals")
@@ -35,7 +36,8 @@ def test_every_problem_ends_at_the_minimum_that_scipy_finds(dtype: str) -> None:
     starts, y = decays(100, dtype)
     result = solve(starts, y)
     assert result.success.all()
-    assert not result.rescued.any()
+    # Normal equations in single precision leave one of some two hundred of these short of what they claim.
+    assert result.rescued.sum() <= (2 if dtype == "float32" else 0)
     jacobian = jax.jit(jax.jacfwd(decay))
     for i in range(0, 100, 9):
         reference = scipy.optimize.least_squares(
@@ -158,3 +160,15 @@ def test_inside_jit_the_batch_is_part_of_the_program_around_it() -> None:
     outside = solve(starts, y, reassociate=False)
     inside = jax.jit(lambda s, y: solve(s, y).fun)(starts, y)
     np.testing.assert_allclose(inside, outside.fun, rtol=1e-13)
+
+
+def test_noisy_fits_in_single_precision_are_not_called_solved_where_rounding_hides_the_rest_of_the_way() -> None:
+    """ENSO's cost is flat to rounding where two of its parameters still have two digits: noise is a hundred times the promised gain."""
+    data = load_nist()["ENSO"]
+    starts = np.stack([data.start1, data.start2]).astype("float32")
+    residuals = lambda b, t, y: data.model(t, b) - y  # noqa: E731
+    samples = (np.asarray(data.x, "float32"), np.asarray(data.y, "float32"))
+    result = jd.least_squares_batch(residuals, starts, samples, in_axes=(0, None, None), options=jd.BatchOptions(rescue=False))
+    digits = [log_relative_error(np.asarray(x), data.certified).min() for x in result.x]
+    assert result.success.any()
+    assert not (np.asarray(result.success) & (np.asarray(digits) < 3)).any()
