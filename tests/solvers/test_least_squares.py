@@ -10,7 +10,7 @@ import jaxdiff as jd
 from jaxdiff.functions.mgh import load_mgh
 from jaxdiff.functions.nist import load_nist, log_relative_error
 
-SOLVERS = [jd.LevenbergMarquardt(), jd.GaussNewton(), jd.Dogleg()]
+SOLVERS = [jd.LevenbergMarquardt(), jd.GaussNewton(), jd.Dogleg(), jd.LevenbergMarquardtCholesky()]
 
 
 def rosenbrock(x: jax.Array) -> jax.Array:
