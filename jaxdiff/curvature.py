@@ -23,7 +23,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
-from jaxdiff.linalg import together
+from jaxdiff._object_arrays import each_entry, filled, folded, picked
+from jaxdiff.linalg import sums_together, together
 
 APART_LIMIT = 32
 """Entries up to which an array made of parameters is held number by number."""
@@ -169,10 +170,7 @@ class _Reader:
         if not any(isinstance(value, np.ndarray) and value.dtype == object for value in values) or np.prod(shape) > APART_LIMIT:
             return self._elementwise(equation, [_assembled(value) for value in values])
         spread = [_over(shape, _shallow(value)) for value in values]
-        result = np.empty(shape, object)
-        for index in np.ndindex(*shape):
-            result[index] = self._elementwise(equation, [value[index] for value in spread])
-        return result
+        return each_entry(shape, lambda index: self._elementwise(equation, [value[index] for value in spread]))
 
     def _elementwise(self, equation: Any, values: list[Any]) -> Any:
         name = equation.primitive.name
@@ -253,14 +251,7 @@ class _Reader:
         if isinstance(values[0], _Jet):
             raise NotCoveredError("a selection by a parameter")
         cases = [_as_jet(value) for value in values[1:]]
-        pick = lambda *parts: _bind(equation, [values[0], *parts])  # noqa: E731
-        zero = jnp.zeros_like(cases[0].value)
-
-        def merged(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
-            keys = sorted({key for table in tables for key in table})
-            return {key: pick(*(table.get(key, zero) for table in tables)) for key in keys}
-
-        return _Jet(pick(*(case.value for case in cases)), merged([c.first for c in cases]), merged([c.second for c in cases]))
+        return _combined(cases, lambda parts: _bind(equation, [values[0], *parts]))
 
     def _count(self, jet: _Jet) -> None:
         self.work += len(jet.first) + len(jet.second)
@@ -269,13 +260,7 @@ class _Reader:
 
     def _sum(self, value: Any, axes: tuple[int, ...]) -> Any:
         if _is_apart(value):
-            rows = np.moveaxis(value, axes, range(len(axes)))
-            kept = rows.shape[len(axes) :]
-            rows = rows.reshape(-1, *kept)
-            result = np.empty(kept, object)
-            for index in np.ndindex(*kept):
-                result[index] = functools.reduce(self._plus, rows[(slice(None), *index)])
-            return result
+            return folded(self._plus, value, axes)
         if not axes:
             return value
         first, second = value.first, value.second
@@ -305,10 +290,11 @@ class _Reader:
 
     def _contracted(self, equation: Any, values: list[Any]) -> Any:
         """A product with a vector of parameters, term by term; of two vectors, as a sum of products."""
-        (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
+        (left, right), _ = equation.params["dimension_numbers"]
         a, b = values
         shapes = [np.shape(v) if _is_apart(v) else np.shape(_value(v)) for v in values]
-        if left_batch or right_batch or len(left) != 1:
+        # A vector that is summed over has no further axis to run along.
+        if len(left) != 1:
             raise NotCoveredError("a product of matrices with parameters in them")
         if len(shapes[0]) == len(shapes[1]) == 1:
             if _is_apart(a) or _is_apart(b):
@@ -320,25 +306,6 @@ class _Reader:
             raise NotCoveredError("a product of matrices with parameters in them")
         slices = [lax.index_in_dim(jnp.asarray(matrix), i, axis, keepdims=False) for i in range(vector.size)]
         return functools.reduce(self._plus, [self._times(entry, part) for entry, part in zip(vector, slices, strict=True)])
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def sums_together(axes: tuple[int, ...], *values: jax.Array) -> tuple[jax.Array, ...]:
-    """Sums of arrays of one shape over some of their axes, in one loop over the entries.
-
-    Example:
-        >>> [float(total) for total in sums_together((0,), jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))]
-        [3.0, 7.0]
-    """
-    if len(values) == 1:
-        return (jnp.sum(values[0], axis=axes),)
-    zeros = tuple(jnp.zeros((), value.dtype) for value in values)
-    return tuple(lax.reduce(values, zeros, lambda a, b: tuple(s + t for s, t in zip(a, b, strict=True)), axes))
-
-
-@sums_together.defjvp
-def _sums_together_jvp(axes: tuple[int, ...], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-    return sums_together(axes, *primals), tuple(jnp.sum(tangent, axis=axes) for tangent in tangents)
 
 
 def _bind(equation: Any, values: Sequence[Any]) -> Any:
@@ -376,10 +343,7 @@ def _as_jet(value: Any) -> _Jet:
 def _shallow(value: Any) -> Any:
     """A jet of few entries apart; others as they are."""
     if isinstance(value, _Jet):
-        result = np.empty(value.value.shape, object)
-        for index in np.ndindex(*result.shape):
-            result[index] = value.map(lambda part, index=index: part[index])
-        return result
+        return each_entry(value.value.shape, lambda index: value.map(lambda part: part[index]))
     return value
 
 
@@ -387,7 +351,7 @@ def _over(shape: tuple[int, ...], value: Any) -> Any:
     """One number for every entry; an array as it is."""
     if np.ndim(value):
         return value
-    return np.broadcast_to(value if _is_apart(value) else _single(value), shape)
+    return np.broadcast_to(value if _is_apart(value) else filled((), [value]), shape)
 
 
 def _spread(jet: _Jet) -> _Jet:
@@ -413,13 +377,18 @@ def _assembled(value: Any) -> Any:
     if not _is_apart(value):
         return value
     jets = [_as_jet(entry) for entry in value.ravel()]
-    stack = lambda parts: jnp.stack([jnp.asarray(part) for part in parts]).reshape(value.shape)  # noqa: E731
+    return _combined(jets, lambda parts: jnp.stack([jnp.asarray(part) for part in parts]).reshape(value.shape))
 
-    def merged(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
+
+def _combined(jets: Sequence[_Jet], linear: Callable[[list[jax.Array]], jax.Array]) -> _Jet:
+    """The jet of a linear function of several."""
+
+    def of(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
         keys = sorted({key for table in tables for key in table})
-        return {key: stack([table.get(key, jnp.zeros_like(jet.value)) for table, jet in zip(tables, jets, strict=True)]) for key in keys}
+        parts = lambda key: [table.get(key, jnp.zeros_like(jet.value)) for table, jet in zip(tables, jets, strict=True)]  # noqa: E731
+        return {key: linear(parts(key)) for key in keys}
 
-    return _Jet(stack([jet.value for jet in jets]), merged([jet.first for jet in jets]), merged([jet.second for jet in jets]))
+    return _Jet(linear([jet.value for jet in jets]), of([jet.first for jet in jets]), of([jet.second for jet in jets]))
 
 
 def _moved(equation: Any, value: Any) -> Any:
@@ -431,21 +400,14 @@ def _moved(equation: Any, value: Any) -> Any:
         return _assembled(value).map(lambda part: _bind(equation, [part]))
     with jax.ensure_compile_time_eval():
         places = np.asarray(_bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)]))
-    return value.ravel()[places] if places.ndim else _single(value.ravel()[int(places)])
-
-
-def _single(entry: Any) -> np.ndarray:
-    result = np.empty((), object)
-    result[()] = entry
-    return result
+    return picked(value.ravel(), places)
 
 
 def _divided(equation: Any, value: Any) -> list[Any]:
     if _is_apart(value):
         with jax.ensure_compile_time_eval():
             parts = _bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)])
-            places = [np.asarray(part) for part in parts]
-        return [value.ravel()[place] if place.ndim else _single(value.ravel()[int(place)]) for place in places]
+        return [picked(value.ravel(), np.asarray(part)) for part in parts]
     pieces = [_bind(equation, [part]) for part in (value.value, *value.first.values(), *value.second.values())]
     count, num_first = len(pieces[0]), len(value.first)
     return [
@@ -462,21 +424,11 @@ def _joined(equation: Any, values: list[Any]) -> Any:
     size = np.prod(equation.outvars[0].aval.shape)
     if size <= APART_LIMIT and all(_is_apart(value) or not isinstance(value, _Jet) for value in values):
         return np.concatenate([_entries_of(value) for value in values], axis=equation.params["dimension"])
-    jets = [_as_jet(_assembled(value)) for value in values]
-
-    def merged(tables: list[dict[Any, jax.Array]]) -> dict[Any, jax.Array]:
-        keys = sorted({key for table in tables for key in table})
-        full = lambda key: [table.get(key, jnp.zeros_like(jet.value)) for table, jet in zip(tables, jets, strict=True)]  # noqa: E731
-        return {key: _bind(equation, full(key)) for key in keys}
-
-    return _Jet(_bind(equation, [jet.value for jet in jets]), merged([jet.first for jet in jets]), merged([jet.second for jet in jets]))
+    return _combined([_as_jet(_assembled(value)) for value in values], lambda parts: _bind(equation, parts))
 
 
 def _entries_of(value: Any) -> np.ndarray:
     if _is_apart(value):
         return value
     array = jnp.asarray(value)
-    result = np.empty(array.shape, object)
-    for index in np.ndindex(*array.shape):
-        result[index] = array[index]
-    return result
+    return each_entry(array.shape, lambda index: array[index])

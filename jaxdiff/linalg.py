@@ -67,6 +67,25 @@ def _together_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[
     return together(*primals), tuple(tangents)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def sums_together(axes: tuple[int, ...], *values: jax.Array) -> tuple[jax.Array, ...]:
+    """Sums of arrays of one shape over some of their axes, in one loop over the entries.
+
+    Example:
+        >>> [float(total) for total in sums_together((0,), jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]))]
+        [3.0, 7.0]
+    """
+    if len(values) == 1:
+        return (jnp.sum(values[0], axis=axes),)
+    zeros = tuple(jnp.zeros((), value.dtype) for value in values)
+    return tuple(jax.lax.reduce(values, zeros, lambda a, b: tuple(s + t for s, t in zip(a, b, strict=True)), axes))
+
+
+@sums_together.defjvp
+def _sums_together_jvp(axes: tuple[int, ...], primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    return sums_together(axes, *primals), tuple(jnp.sum(tangent, axis=axes) for tangent in tangents)
+
+
 def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
     """``function(*trees)`` of arrays of one shape, entry by entry, computed by one loop over the entries; each value is computed once.
 

@@ -23,6 +23,7 @@ from jaxdiff.derivatives.columns import value_and_columns
 from jaxdiff.derivatives.protocol import describe
 from jaxdiff.derivatives.stencils import stencil_for
 from jaxdiff.derivatives.steps import nearest_power_of_two, relative_step
+from jaxdiff.linalg import sums_together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -546,8 +547,7 @@ class LeastSquares(Minimize):
         weighted, columns = jax.lax.optimization_barrier((weighted, columns))
         products = [columns[i] * columns[j] for i in range(n) for j in range(i + 1)]
         products += [column * weighted for column in columns] + [cost]
-        zero = jnp.zeros((), x.dtype)
-        sums = jax.lax.reduce(tuple(products), (zero,) * len(products), lambda a, b: tuple(s + t for s, t in zip(a, b, strict=True)), (0,))
+        sums = sums_together((0,), *products)
         lower, gradient, value = jnp.stack(sums[: -n - 1]), jnp.stack(sums[-n - 1 : -1]), sums[-1]
         # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
         largest = functools.reduce(jnp.maximum, [sums[i * (i + 3) // 2] for i in range(n)])

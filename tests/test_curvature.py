@@ -1,5 +1,7 @@
 """Hessians read forward, entry by entry: equal to JAX's own, sparse where the function is, and refused where they are not covered."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,3 +46,13 @@ def test_what_is_not_read_is_refused_by_name():
         value_gradient_hessian(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y * x[0], x[1]), jnp.ones(2))
     with pytest.raises(NotCoveredError, match="product of matrices"):
         value_gradient_hessian(lambda x: jnp.sum(jnp.tanh(ROWS[:, :2] @ x.reshape(2, 2))), jnp.ones(4))
+    with pytest.raises(NotCoveredError, match="product of matrices"):
+        value_gradient_hessian(lambda x: jnp.sum(jnp.einsum("ij,ij->i", ROWS[:2, :2], x.reshape(2, 2)) ** 2), jnp.ones(4))
+    outer = (((), ()), ((), ()))
+    with pytest.raises(NotCoveredError, match="product of matrices"):
+        value_gradient_hessian(lambda x: jnp.sum(jax.lax.dot_general(x, ROWS[0], outer) ** 3), jnp.ones(4))
+
+
+def test_what_would_take_long_to_compile_is_refused():
+    with pytest.raises(NotCoveredError, match="products of derivatives"):
+        value_gradient_hessian(lambda x: functools.reduce(lambda product, _: product * jnp.sum(x), range(30), 1.0), jnp.ones(12))

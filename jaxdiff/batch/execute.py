@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from jaxdiff._compile import QUICKLY, is_worth_haste
 from jaxdiff._types import Starts
-from jaxdiff._validation import is_staged
+from jaxdiff._validation import is_staged, is_traced
 from jaxdiff.batch.devices import solve_on_devices
 from jaxdiff.batch.engine import solve_refill
 from jaxdiff.batch.lockstep import solve_lockstep
@@ -78,9 +77,8 @@ def execute(
         What ``body`` returns for the whole batch; of one problem, where the plan says so, without the axis of problems.
     """
     num_problems = starts.shape[0]
-    # An operation on constants is traced where everything is.
-    is_traced = is_staged() or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((problem, solver, starts, max_steps)))
-    if is_traced:
+    is_within = is_staged() or is_traced((problem, solver, starts, max_steps))
+    if is_within:
         if plan.devices:
             raise ValueError("BatchOptions(devices=...) cannot be traced; expected devices = None inside of jax.jit, jax.vmap and jax.grad")
         plan = dataclasses.replace(plan, num_threads=1, reassociate=False, progress=False, may_fuse=False)
@@ -106,12 +104,12 @@ def execute(
             body, problem, solver, jnp.asarray(starts), max_steps, plan, REASSOCIATE if plan.reassociate else None, options
         )
         return result if amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
-    quickly = not is_traced and is_worth_haste(num_problems)
+    quickly = not is_within and is_worth_haste(num_problems)
     compiled = _compiled(body, tuple(sorted(options)), plan.reassociate, quickly)
     chunk = min(plan.chunk, num_problems)
-    if is_traced or chunk == num_problems:
+    if is_within or chunk == num_problems:
         result = compiled(problem, solver, starts, max_steps, 0, count=num_problems, plan=plan, **options)
-        return result if is_traced or amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
+        return result if is_within or amend is None else _handed_over(amend(jax.tree.map(np.array, result)))
     # All chunks are of one length and share one program; the last begins a little early, and what it does twice is the same.
     firsts = [min(first, num_problems - chunk) for first in range(0, num_problems, chunk)]
     leaves, structure = jax.tree.flatten(problem.args)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiff.batch.scalarize import NotScalarizable, Scalarizer, any_lane, filled
+from jaxdiff._object_arrays import filled
+from jaxdiff.batch.scalarize import NotScalarizable, Scalarizer, any_lane
 from jaxdiff.loop import Outcome, keep_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status

@@ -15,6 +15,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxdiff._object_arrays import each_entry, filled, folded, picked
+
 LIMIT = 60_000
 """Elementwise operations up to which a function is written out."""
 
@@ -111,7 +113,7 @@ class Scalarizer:
         if name in ("concatenate", "pad", "stack"):
             return [_joined(equation, operands)]
         if name in FOLDS:
-            return [self._fold(FOLDS[name], operands[0], params["axes"])]
+            return [folded(functools.partial(self._apply, FOLDS[name]), operands[0], params["axes"])]
         if name == "reduce":
             return self._fold_many(params, operands)
         if name == "dot_general":
@@ -132,10 +134,7 @@ class Scalarizer:
     def _elementwise(self, equation: Any, operands: list[np.ndarray]) -> np.ndarray:
         shape = equation.outvars[0].aval.shape
         spread = [np.broadcast_to(operand, shape) for operand in operands]
-        result = np.empty(shape, object)
-        for index in np.ndindex(*shape):
-            result[index] = self._one(equation, [operand[index] for operand in spread])
-        return result
+        return each_entry(shape, lambda index: self._one(equation, [operand[index] for operand in spread]))
 
     def _one(self, equation: Any, values: list[Any]) -> Any:
         name = equation.primitive.name
@@ -204,15 +203,6 @@ class Scalarizer:
         self.num_operations += 1
         return operation(*self.alike(values))
 
-    def _fold(self, operation: Callable[[Any, Any], Any], operand: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        rows = np.moveaxis(operand, axes, range(len(axes)))
-        kept = rows.shape[len(axes) :]
-        rows = rows.reshape(-1, *kept)
-        result = np.empty(kept, object)
-        for index in np.ndindex(*kept):
-            result[index] = functools.reduce(functools.partial(self._apply, operation), rows[(slice(None), *index)])
-        return result
-
     def _fold_many(self, params: Any, operands: list[np.ndarray]) -> list[np.ndarray]:
         count = len(operands) // 2
         axes = params["dimensions"]
@@ -242,10 +232,12 @@ class Scalarizer:
         free_right = right.shape[len(batch) : right.ndim - len(summed)]
         flat_left = left.reshape(*batch, int(np.prod(free_left)), -1)
         flat_right = right.reshape(*batch, int(np.prod(free_right)), -1)
-        result = np.empty((*batch, flat_left.shape[-2], flat_right.shape[-2]), object)
-        for index in np.ndindex(*result.shape):
+
+        def entry(index: tuple[int, ...]) -> Any:
             pairs = zip(flat_left[index[:-1]], flat_right[(*index[:-2], index[-1])], strict=True)
-            result[index] = functools.reduce(functools.partial(self._apply, lax.add), [self._apply(lax.mul, a, b) for a, b in pairs])
+            return functools.reduce(functools.partial(self._apply, lax.add), [self._apply(lax.mul, a, b) for a, b in pairs])
+
+        result = each_entry((*batch, flat_left.shape[-2], flat_right.shape[-2]), entry)
         return result.reshape(*batch, *free_left, *free_right)
 
     # Control flow: a branch is a selection, a loop with a fixed number of rounds is written out.
@@ -263,11 +255,8 @@ class Scalarizer:
 
     def select(self, condition: Any, new: np.ndarray, old: np.ndarray) -> np.ndarray:
         """``new`` in the lanes where the condition holds, ``old`` in the others."""
-        result = np.empty(new.shape, object)
-        for index in np.ndindex(*new.shape):
-            a, b = new[index], old[index]
-            result[index] = a if a is b else self._apply(_chosen, condition, a, b)
-        return result
+        either = lambda a, b: a if a is b else self._apply(_chosen, condition, a, b)  # noqa: E731
+        return each_entry(new.shape, lambda index: either(new[index], old[index]))
 
     def _scan(self, params: Any, operands: list[np.ndarray]) -> list[np.ndarray]:
         if "ft_in" in params:  # jax 0.12
@@ -312,14 +301,6 @@ class Scalarizer:
         return arrays(lax.while_loop(lambda entries: any_lane(wants_more(entries)), body, flat(start)))
 
 
-def filled(shape: tuple[int, ...], entries: Sequence[Any]) -> np.ndarray:
-    """An object array with these entries, one by one: NumPy itself would look into them."""
-    result = np.empty(len(entries), object)
-    for i, entry in enumerate(entries):
-        result[i] = entry
-    return result.reshape(shape)
-
-
 def any_lane(condition: jax.Array) -> jax.Array:
     """Whether a condition holds in any lane, in words that every backend has."""
     ones = lax.select_n(condition, lax.full(condition.shape, 0, jnp.int32), lax.full(condition.shape, 1, jnp.int32))
@@ -335,10 +316,7 @@ def _as_objects(value: Any, dtype: Any = None) -> np.ndarray:
             raise NotScalarizable("an array that the function closes over and that is traced; pass it in args")
         return filled((), [value])
     array = np.asarray(value, dtype)
-    result = np.empty(array.shape, object)
-    for index in np.ndindex(*array.shape):
-        result[index] = array[index]
-    return result
+    return each_entry(array.shape, lambda index: array[index])
 
 
 def _moved(equation: Any, operands: list[np.ndarray]) -> list[np.ndarray]:
@@ -353,7 +331,7 @@ def _moved(equation: Any, operands: list[np.ndarray]) -> list[np.ndarray]:
     if any(part.size and (part.min() < 0 or part.max() >= operand.size) for part in moved):
         raise NotScalarizable(f"{equation.primitive.name!r} out of range")
     flat = operand.reshape(-1)
-    return [_picked(flat, part) for part in moved]
+    return [picked(flat, part) for part in moved]
 
 
 def _joined(equation: Any, operands: list[np.ndarray]) -> np.ndarray:
@@ -368,14 +346,7 @@ def _joined(equation: Any, operands: list[np.ndarray]) -> np.ndarray:
     flat = np.empty(firsts[-1], object)
     for first, operand in zip(firsts[:-1], operands, strict=True):
         flat[first : first + operand.size] = operand.reshape(-1)
-    return _picked(flat, moved)
-
-
-def _picked(flat: np.ndarray, places: np.ndarray) -> np.ndarray:
-    result = np.empty(places.shape, object)
-    for index in np.ndindex(*places.shape):
-        result[index] = flat[places[index]]
-    return result
+    return picked(flat, moved)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -110,12 +110,15 @@ def conclude(samples: Samples, ladder: Ladder, n: int) -> Estimate:
     return _decide(samples, ladder, n, both, sides)
 
 
-@functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
+_compiled = functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
+
+
+@_compiled
 def _both(samples: Samples, ladder: Ladder, n: int) -> Judged:
     return judge(samples, ladder, "odd" if n % 2 else "even", n)
 
 
-@functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
+@_compiled
 def _sides(samples: Samples, ladder: Ladder, order: int) -> tuple[Judged, Judged]:
     """A derivative from the left, and from the right: both at once, the left as the right of the mirror image, to compile it once."""
     mirrored = samples._replace(x=-samples.x, right=samples.left, left=samples.right)
@@ -125,7 +128,7 @@ def _sides(samples: Samples, ladder: Ladder, order: int) -> tuple[Judged, Judged
     return left._replace(value=(-1) ** order * left.value), right
 
 
-@functools.partial(jit_quickly, num_lanes=lambda samples, *_: samples.x.size, static_argnums=(1, 2))
+@_compiled
 def _decide(samples: Samples, ladder: Ladder, n: int, both: Judged, sides: list[tuple[Judged, Judged]]) -> Estimate:
     f0 = samples.centre
     epsilon = machine_epsilon(f0.dtype)
