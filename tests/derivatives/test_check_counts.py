@@ -50,7 +50,7 @@ def test_the_readme_tells_these_counts(counts: list[dict]) -> None:
     sets = [row for row in counts if row["set"] != "a large network"]
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     told = re.search(
-        r"Of (\d+) wrong rules in two precisions it caught (\d+) and accused none of (\d+) right ones, of which it left (\d+) open; "
+        r"Of (\d+) wrong rules in float32 and float64 it caught (\d+) and accused none of (\d+) right ones, of which it left (\d+) open; "
         r"`jax.test_util.check_grads` caught (\d+) and accused (\d+)",
         text,
     )
