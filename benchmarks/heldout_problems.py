@@ -52,7 +52,7 @@ def integrated(slope: Callable[..., Any], y: jax.Array, times: Any, num_steps: i
         y = jax.lax.scan(step, y, None, length=num_steps)[0]
         return y, y
 
-    return jax.lax.scan(leap, y, jnp.asarray(np.diff(times) / num_steps))[1]
+    return jax.lax.scan(leap, y, jnp.asarray(np.diff(times) / num_steps, y.dtype))[1]
 
 
 CONCENTRATION = np.repeat([0.02, 0.06, 0.11, 0.22, 0.56, 1.10], 2)

@@ -137,13 +137,12 @@ def held_in_place(
 
 
 def check_takes_bounds(problem: Minimize, solver: Any, has_limits: bool, instead: str) -> None:
-    """Refuse bounds that the solver would not keep; a solver of least squares may hold fixed parameters all the same.
+    """Refuse bounds that the solver would not keep.
 
     Raises:
         ValueError: naming the solver, and what to use ``instead``.
     """
-    takes = getattr(solver, "takes_bounds", False) or (not has_limits and getattr(solver, "takes_fixed", False))
-    if problem.is_bounded and not takes:
+    if problem.is_bounded and not getattr(solver, "takes_bounds", False):
         what = "bounds" if has_limits else "fixed parameters"
         raise ValueError(f"solver = {type(solver).__name__}(...) takes no {what}; expected {instead} with {what}")
 

@@ -91,8 +91,9 @@ def least_squares(
             Newton's method for equations from the start in search of one. Not inside ``jax.jit`` and its like; ``rescued`` of the result
             says where that helped.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
-        bounds: ``(lower, upper)``, each None, a number or a pytree like x; a parameter whose bounds are equal is fixed.
-        fixed: True where a parameter stays at its start, as in `minimize`; ``Dogleg`` and ``GaussNewton`` take it too.
+        bounds: ``(lower, upper)``, each None, a number or a pytree like x; every solver takes them; a parameter whose bounds are equal
+            is fixed.
+        fixed: True where a parameter stays at its start, as in `minimize`.
         scale: the typical size of each parameter, as in `minimize`; the covariance is in the units of x.
         loss: ``"linear"``, ``"soft_l1"``, ``"huber"``, ``"cauchy"`` or ``"arctan"``, as in SciPy.
         f_scale: c, the size of a residual from which on a robust loss bends; in units of the residuals.

@@ -3,6 +3,9 @@
     p(t) = t p_C,                        0 <= t <= 1,    p_C = -(g'g / |J g|^2) g
     p(t) = p_C + (t - 1) (p_GN - p_C),   1 <= t <= 2
 
+Between bounds p_C ends at the first of them, and p_GN is the minimum of the linearized residuals between them (`box_step`): the model falls
+from one to the other all the same, and what lies between them lies between the bounds.
+
 Sources: Powell, A hybrid method for nonlinear equations (1970); Nocedal and Wright, Numerical Optimization (2006), equation 4.16 and
 algorithm 4.1; the ellipsoid of the largest column norms is MINPACK's.
 """
@@ -18,6 +21,7 @@ from jaxdiff._validation import check_positive
 from jaxdiff.linalg import dot
 from jaxdiff.problem import LeastSquares
 from jaxdiff.solvers.base import check_dense, require_residuals
+from jaxdiff.solvers.box_step import Room, best_between, first_stop, landed, room_about
 from jaxdiff.solvers.residual_model import FitState, LinearModel, default_residual_tolerance, safe_norm, try_point
 
 
@@ -62,7 +66,7 @@ class Dogleg:
 
     name: ClassVar[str] = "dogleg"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
-    takes_fixed: ClassVar[bool] = True
+    takes_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive(self.radius, "radius")
@@ -83,11 +87,16 @@ class Dogleg:
         is_start = state.num_steps < 0
         model = state.model
         weights = safe_divide(state.largest_norms, model.column_norms, otherwise=1.0)
-        scaled, length = _dogleg(model, model.scaled(state.newton), weights, state.radius / model.residual_scale)
+        far, room = model.scaled(state.newton), None
+        if problem.is_bounded:
+            room = room_about(problem, model, state.x)
+            far = best_between(model, room)
+        scaled, length = _dogleg(model, far, weights, state.radius / model.residual_scale, room)
         step = scaled * model.units
         image = model.predicted(scaled)
         predicted = -dot(model.rotated, image) - dot(image, image) / 2
-        trial = try_point(problem, self, state, state.x + step, predicted, weights)
+        trial_x = landed(problem, state.x, step) if problem.is_bounded else state.x + step
+        trial = try_point(problem, self, state, trial_x, predicted, weights)
         ratio = jnp.where(trial.is_blind, jnp.where(trial.fall < 1, 1.0, -1.0), safe_divide(trial.decrease, predicted))
         is_accepted = trial.verdict.is_finite & (is_start | ((ratio > 1e-4) & (predicted > 0)))
 
@@ -104,12 +113,16 @@ class Dogleg:
         return DoglegState(radius=radius, **state.after(problem, trial, is_accepted, is_stuck))
 
 
-def _dogleg(model: LinearModel, newton: LaneVector, weights: LaneVector, radius: LaneFloat) -> tuple[LaneVector, LaneFloat]:
+def _dogleg(
+    model: LinearModel, newton: LaneVector, weights: LaneVector, radius: LaneFloat, room: Room | None
+) -> tuple[LaneVector, LaneFloat]:
     """The point where the dogleg leaves the trust region, or its end, in units of the scaled model; and its length in the metric."""
     slopes = jnp.sum(model.factor * model.rotated[:, None], axis=0)
     downhill = -safe_divide(safe_divide(slopes, weights), weights)
     image = model.predicted(downhill)
     cauchy = downhill * safe_divide(-dot(slopes, downhill), dot(image, image), otherwise=1.0)
+    if room is not None:
+        cauchy = cauchy * first_stop(cauchy, room)
     far = jnp.where(jnp.all(jnp.isfinite(newton), axis=0), newton, cauchy)
     a, b = weights * cauchy, weights * (far - cauchy)
     short = jnp.sqrt(dot(a, a))

@@ -2,6 +2,8 @@
 
     p = -(J'J)^{-1} J'r,    x_{k+1} = x_k + alpha p
 
+Between bounds p is the minimum of the linearized residuals between them (`box_step`).
+
 Source: Nocedal and Wright, Numerical Optimization (2006), section 10.3; the backtracking is their algorithm 3.1, one trial per step.
 """
 
@@ -15,6 +17,7 @@ from jaxdiff._types import DType, LaneFloat, LaneVector
 from jaxdiff.linalg import dot
 from jaxdiff.problem import LeastSquares
 from jaxdiff.solvers.base import check_dense, require_residuals
+from jaxdiff.solvers.box_step import best_between, landed, room_about
 from jaxdiff.solvers.line_search import SUFFICIENT_DECREASE
 from jaxdiff.solvers.residual_model import FitState, default_residual_tolerance, try_point
 
@@ -53,7 +56,7 @@ class GaussNewton:
 
     name: ClassVar[str] = "gauss_newton"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
-    takes_fixed: ClassVar[bool] = True
+    takes_bounds: ClassVar[bool] = True
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -69,11 +72,16 @@ class GaussNewton:
         """See `base.Solver`."""
         epsilon = machine_epsilon(state.x.dtype)
         is_start = state.num_steps < 0
-        image = state.model.predicted(state.model.scaled(state.newton))
+        direction, scaled = state.newton, state.model.scaled(state.newton)
+        if problem.is_bounded:
+            scaled = best_between(state.model, room_about(problem, state.model, state.x))
+            direction = scaled * state.model.units
+        image = state.model.predicted(scaled)
         slope = -dot(state.model.rotated, image)
         predicted = state.step_size * slope - state.step_size**2 * dot(image, image) / 2
-        step = state.step_size * state.newton
-        trial = try_point(problem, self, state, state.x + step, predicted, jnp.ones_like(step))
+        step = state.step_size * direction
+        trial_x = landed(problem, state.x, step) if problem.is_bounded else state.x + step
+        trial = try_point(problem, self, state, trial_x, predicted, jnp.ones_like(step))
         is_low = (trial.decrease > 0) & (trial.decrease >= SUFFICIENT_DECREASE * state.step_size * slope)
         is_accepted = trial.verdict.is_finite & (is_start | jnp.where(trial.is_blind, trial.fall < 1, is_low))
 

@@ -211,7 +211,6 @@ def test_bad_inputs_are_named_with_their_values() -> None:
         ({"bounds": (np.zeros(3), None)}, ValueError, r"the lower bound has a leaf of shape \(3,\); expected a number or \(2,\)"),
         ({"bounds": (0.5, None)}, ValueError, r"x0 = 0.0 at index 0 lies outside its bounds \[0.5, inf\]"),
         ({"bounds": 3.0}, TypeError, r"bounds = 3.0; expected a pair"),
-        ({"bounds": (-1.0, 1.0), "solver": jd.Dogleg()}, ValueError, r"Dogleg\(...\) takes no bounds"),
         ({"loss": "hubber"}, ValueError, r"loss = 'hubber'.*did you mean 'huber'"),
         ({"f_scale": -1.0}, ValueError, r"f_scale = -1.0; expected a positive, finite number"),
         ({"max_nfev": 5}, TypeError, r"unexpected keyword argument 'max_nfev'; did you mean 'max_evals'"),
