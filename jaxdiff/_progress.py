@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff._pytree import pytree_dataclass, static
-from jaxdiff._types import DType, LaneVector, PyTree
-from jaxdiff.loop import report_of
+from jaxdiff._types import DType, LaneBool, LaneVector, PyTree
+from jaxdiff.loop import report_of, restart_where
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 
@@ -68,6 +68,10 @@ class Wrapper:
     def init(self, problem: Minimize, x: LaneVector) -> Any:
         """See `solvers.base.Solver`."""
         return self.solver.init(problem, x)
+
+    def restart_where(self, problem: Minimize, state: Any, is_fresh: LaneBool, x: LaneVector) -> Any:
+        """See `loop.restart_where`."""
+        return restart_where(problem, self.solver, state, is_fresh, x)
 
 
 @pytree_dataclass

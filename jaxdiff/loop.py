@@ -84,6 +84,12 @@ def step_where(problem: Minimize, solver: Solver, state: Any, is_running: LaneBo
     return keep_lanes(is_running, solver.step(problem, state), state) if own is None else own(problem, state, is_running)
 
 
+def restart_where(problem: Minimize, solver: Solver, state: Any, is_fresh: LaneBool, x: LaneVector) -> Any:
+    """The state with these lanes at the start of another problem. A solver with a method of this name writes only what a start needs."""
+    own = getattr(solver, "restart_where", None)
+    return keep_lanes(~is_fresh, state, solver.init(problem, x)) if own is None else own(problem, state, is_fresh, x)
+
+
 def keep_lanes(is_kept: LaneBool, new: Any, old: Any) -> Any:
     """``new`` in these lanes, ``old`` in the others; but a field that the state lists in ``self_kept`` is taken from ``new`` as it is.
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneInt
 from jaxdiff.batch.progress import announce
-from jaxdiff.loop import Outcome, advance, keep_lanes
+from jaxdiff.loop import Outcome, advance, restart_where
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import Solver
@@ -31,7 +31,7 @@ class Engine:
             over samples were measured two to three times slower over a strided axis.
         index: which problem each lane holds; the end of the queue where it holds none.
         next_problem: the first problem of the queue that no lane has taken yet; goes on counting beyond its end.
-        outcomes: outcomes of all problems, one row each.
+        outcomes: outcomes of all problems, one row each, an array for each dtype: every array is a pass over the lanes.
         num_rounds: rounds so far.
     """
 
@@ -39,7 +39,7 @@ class Engine:
     data: list[jax.Array]
     index: LaneInt
     next_problem: jax.Array
-    outcomes: Outcome
+    outcomes: list[jax.Array]
     num_rounds: jax.Array
 
 
@@ -86,9 +86,8 @@ def solve_refill(
         is_retired = has_stopped & (engine.index < end)
         # Lanes that do not retire write out of range, and so nowhere.
         place = jnp.where(is_retired, engine.index, end)
-        outcomes = jax.tree.map(
-            lambda all_rows, lane: all_rows.at[place].set(jnp.moveaxis(lane, -1, 0), mode="drop"), engine.outcomes, Outcome.of(state)
-        )
+        found = _packed(Outcome.of(state))
+        outcomes = [kept.at[place].set(rows.T, mode="drop") for kept, rows in zip(engine.outcomes, found, strict=True)]
         queued = engine.next_problem + jnp.cumsum(is_retired, dtype=jnp.int32) - 1
         index = jnp.where(is_retired, jnp.minimum(queued, end), engine.index)
         is_fresh = is_retired & (index < end)
@@ -98,7 +97,7 @@ def solve_refill(
             data = [
                 jnp.where(is_fresh.reshape(-1, *[1] * (old.ndim - 1)), row[held], old) for row, old in zip(rows, engine.data, strict=True)
             ]
-            return keep_lanes(~is_fresh, state, solver.init(bound(data), starts[held].T)), data
+            return restart_where(bound(data), solver, state, is_fresh, starts[held].T), data
 
         state, data = jax.lax.cond(jnp.any(is_fresh), refill, lambda: (state, engine.data))
         # Not held back at the end of the queue, so that it tells how many have retired.
@@ -110,9 +109,27 @@ def solve_refill(
     held = jnp.minimum(index, end - 1)
     data = [row[held] for row in rows]
     state = solver.init(bound(data), starts[held].T)
-    empty = jax.tree.map(lambda lane: jnp.zeros((end, *lane.shape[:-1]), lane.dtype), Outcome.of(state))
+    empty = [jnp.zeros((end, rows.shape[0]), rows.dtype) for rows in _packed(Outcome.of(state))]
     engine = Engine(state, data, index, jnp.asarray(lanes, jnp.int32), empty, jnp.zeros((), jnp.int32))
     engine = jax.lax.while_loop(is_busy, round_of, engine)
-    outcomes = jax.tree.map(lambda all_rows: jnp.moveaxis(all_rows, 0, -1), engine.outcomes)
+    outcomes = _unpacked([kept.T for kept in engine.outcomes], Outcome.of(state))
     share = engine.num_rounds.astype(jnp.float32) * (lanes * check_every / end)
     return dataclasses.replace(outcomes, steps_paid=jnp.full(end, share))
+
+
+def _packed(outcome: Outcome) -> list[jax.Array]:
+    """All numbers of one dtype in one array, ``[rows, lanes]``."""
+    leaves = jax.tree.leaves(outcome)
+    dtypes = list(dict.fromkeys(leaf.dtype for leaf in leaves))
+    return [jnp.concatenate([leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves if leaf.dtype == dtype]) for dtype in dtypes]
+
+
+def _unpacked(packed: list[jax.Array], like: Outcome) -> Outcome:
+    """What `_packed` has put together, of another number of lanes."""
+    leaves, structure = jax.tree.flatten(like)
+    dtypes, taken, parts = [rows.dtype for rows in packed], [0] * len(packed), []
+    for leaf in leaves:
+        of_dtype = dtypes.index(leaf.dtype)
+        begin, taken[of_dtype] = taken[of_dtype], taken[of_dtype] + leaf.size // leaf.shape[-1]
+        parts.append(packed[of_dtype][begin : taken[of_dtype]].reshape(*leaf.shape[:-1], -1))
+    return structure.unflatten(parts)

@@ -10,9 +10,14 @@ import jax
 from jaxdiff._validation import check_choice, check_count
 from jaxdiff.problem import Minimize
 
+BLOCK_BYTES = 256 * 1024
+"""Working set of a block of lanes: half of a small second-level cache, the other half is for what a step makes on the way."""
+
 CACHE_BYTES = 1024 * 1024
-"""Working set that a block of lanes should stay within: some second-level caches. Smaller blocks were slower, since XLA's CPU backend hands
-each loop over many lanes to its threads."""
+"""Working set that a block may have where it would be of few lanes otherwise, so that each loop over them costs more than to begin it."""
+
+MANY_LANES = 128
+"""Lanes that a block is to have, if they fit."""
 
 LINE_BYTES = 64
 """A line of the cache. Rows of a power of two lie all in the same few places of it: see benchmarks/NOTES.md."""
@@ -67,7 +72,7 @@ class BatchOptions:
             functions and solvers that are arithmetic alone (`LevenbergMarquardtCholesky`, `BFGS`, `GradientDescent`); on a GPU only. All of
             them can be traced and differentiated.
         lanes: problems held side by side in one block; None: as many as fit the cache. More than the batch has are as many as it has.
-        check_every: steps between two rounds of retiring and refilling lanes.
+        check_every: steps between two rounds of retiring and refilling lanes. None: every step.
         num_threads: engines that run side by side, each with a part of the batch, since JAX runs one program on about one core of a CPU.
             None: as many as there are cores, where the batch is large enough; one inside ``jax.jit`` and its like.
         reassociate: whether XLA's CPU compiler may reorder sums, so that they run in vector instructions: two to four times faster for sums
@@ -101,7 +106,7 @@ class BatchOptions:
 
     mode: Literal["auto", "refill", "lockstep", "pallas"] = "auto"
     lanes: int | None = None
-    check_every: int = 2
+    check_every: int | None = None
     num_threads: int | None = None
     reassociate: bool | None = None
     rescue: bool | None = None
@@ -113,10 +118,9 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         check_choice(self.mode, "mode", ("auto", "refill", "lockstep", "pallas"))
-        check_count(self.check_every, "check_every", minimum=1)
         if self.store is not None and self.chunk_size is None:
             raise ValueError(f"store = {self.store!r} without chunk_size; expected how many problems to solve at a time")
-        for name in ("lanes", "num_threads", "chunk_size"):
+        for name in ("lanes", "check_every", "num_threads", "chunk_size"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name, minimum=1)
         for name in ("reassociate", "rescue"):
@@ -149,7 +153,7 @@ class BatchOptions:
             chunk = _even_chunk(num_problems, threads, max(CHUNK_BYTES // _bytes_in_and_out(problem, num_problems), CHUNK_BLOCKS * lanes))
         may_fuse = self.mode == "auto" and not has_history and num_problems > 0
         devices = self._chosen_devices()
-        return Plan(mode, lanes, self.check_every, threads, chunk, reassociate, devices, self.progress, may_fuse, bool(self.interpret))
+        return Plan(mode, lanes, self.check_every or 1, threads, chunk, reassociate, devices, self.progress, may_fuse, bool(self.interpret))
 
     def _chosen_devices(self) -> tuple[Any, ...]:
         if self.devices is None:
@@ -185,7 +189,7 @@ class BatchOptions:
         n, data = problem.packing.size, _numbers_per_problem(problem, num_problems)
         # A Hessian and its factor, a few vectors, and the data of one lane.
         bytes_per_lane = (2 * n * n + 8 * n + data + 16) * problem.packing.dtype.itemsize
-        wanted = max(CACHE_BYTES // bytes_per_lane, 8)
+        wanted = max(BLOCK_BYTES // bytes_per_lane, min(CACHE_BYTES // bytes_per_lane, MANY_LANES), 8)
         lanes = min(1 << (wanted.bit_length() - 1), 2048)
         # An odd number of lines of the cache, so that rows begin in different places of it.
         line = LINE_BYTES // problem.packing.dtype.itemsize

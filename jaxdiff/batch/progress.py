@@ -16,6 +16,8 @@ import numpy as np
 
 from jaxdiff._progress import Wrapper
 from jaxdiff._pytree import pytree_dataclass
+from jaxdiff._types import LaneBool
+from jaxdiff.loop import step_where
 
 MARKS = (10, 100)
 """How often a part of a batch reports, at least and at most."""
@@ -37,6 +39,10 @@ class Announcing(Wrapper):
     def step(self, problem: Any, state: Any) -> Any:
         """See `solvers.base.Solver`."""
         return self.solver.step(problem, state)
+
+    def step_where(self, problem: Any, state: Any, is_running: LaneBool) -> Any:
+        """See `loop.step_where`."""
+        return step_where(problem, self.solver, state, is_running)
 
 
 def announce(solver: Any, before: jax.Array, after: jax.Array, count: int) -> None:

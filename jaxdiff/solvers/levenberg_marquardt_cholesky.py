@@ -107,11 +107,6 @@ class Rows:
     slope: jax.Array
     reach: jax.Array
 
-    @property
-    def trial(self) -> tuple[Any, ...]:
-        """The normal equations at x, in the order of a trial's."""
-        return self.x, self.value, self.gradient, self.lower
-
     @classmethod
     def of(cls, rows: list[jax.Array], n: int) -> "Rows":
         """Rows in the order of `LevenbergMarquardtCholeskyState.numbers`."""
@@ -169,21 +164,18 @@ class LevenbergMarquardtCholesky:
         check_dense("LevenbergMarquardtCholesky", x)
         n, lanes = x.shape
         start = unevaluated(x)
-        zeros = lambda rows: jnp.zeros((rows, lanes), x.dtype)  # noqa: E731
-        constant = lambda number: jnp.full((1, lanes), number, x.dtype)  # noqa: E731
-        numbers = [
-            x,
-            zeros(n),
-            start["value"][None],
-            zeros(n + n * (n + 1) // 2 + n),
-            constant(self.damping),
-            constant(2),
-            zeros(2),
-            constant(1),
-        ]
-        return LevenbergMarquardtCholeskyState(
-            jnp.concatenate(numbers), start["status"], start["num_steps"], start["num_evaluations"], size=n
-        )
+        # Of a lane that has not evaluated its start the first trial reads x alone.
+        others = jnp.zeros((3 * n + n * (n + 1) // 2 + 6, lanes), x.dtype)
+        numbers = jnp.concatenate([x, others])
+        return LevenbergMarquardtCholeskyState(numbers, start["status"], start["num_steps"], start["num_evaluations"], size=n)
+
+    def restart_where(
+        self, problem: LeastSquares, state: LevenbergMarquardtCholeskyState, is_fresh: LaneBool, x: LaneVector
+    ) -> LevenbergMarquardtCholeskyState:
+        """New starting points in these lanes. See `loop.restart_where`."""
+        start = unevaluated(x)
+        counts = {name: jnp.where(is_fresh, start[name], getattr(state, name)) for name in ("status", "num_steps", "num_evaluations")}
+        return dataclasses.replace(state, numbers=state.numbers.at[: state.size].set(jnp.where(is_fresh, x, state.x)), **counts)
 
     def step(self, problem: LeastSquares, state: LevenbergMarquardtCholeskyState) -> LevenbergMarquardtCholeskyState:
         """See `base.Solver`."""
@@ -194,16 +186,18 @@ class LevenbergMarquardtCholesky:
     ) -> LevenbergMarquardtCholeskyState:
         """One trial in these lanes; the others stay as they are. See `loop.step_where`."""
         n = state.size
-        trial_x = problem.project(state.numbers[:n] + state.numbers[n : 2 * n])
+        is_start = state.num_steps < 0
+        trial_x = problem.project(state.x + jnp.where(is_start, 0, state.numbers[n : 2 * n]))
         trial = problem.normal_equations(trial_x)
         spread = lambda value: list(jnp.broadcast_to(value, trial_x.shape))  # noqa: E731
         given = _Given(
-            trial=_Trial(list(trial_x), trial.value, list(trial.gradient), list(trial.lower)),
+            trial=_Trial(trial.value, list(trial.gradient), list(trial.lower)),
             limits=[spread(side) for side in problem.limits] if problem.is_bounded else None,
             tolerances=[spread(value) for value in (self.gtol, self.xtol, self.ftol)],
+            damping=jnp.broadcast_to(jnp.asarray(self.damping, trial_x.dtype), is_start.shape),
             old=state.rows,
             status=state.status,
-            is_start=state.num_steps < 0,
+            is_start=is_start,
             is_running=is_running,
         )
         new, status = _updated(given)
@@ -221,7 +215,6 @@ class LevenbergMarquardtCholesky:
 class _Trial:
     """The normal equations at a trial point; fields as in `Rows`."""
 
-    x: list[jax.Array]
     value: jax.Array
     gradient: list[jax.Array]
     lower: list[jax.Array]
@@ -235,7 +228,8 @@ class _Given:
         trial: the normal equations at the trial point.
         limits: lower and upper bounds, None without any.
         tolerances: gtol, xtol and ftol, for each parameter.
-        old: the state.
+        damping: lambda at the start.
+        old: the state; where the trial point is the start only x counts, the rest may be another problem's.
         status: of the state.
         is_start: whether the trial point is the start.
         is_running: whether to change anything.
@@ -244,10 +238,17 @@ class _Given:
     trial: _Trial
     limits: list[list[jax.Array]] | None
     tolerances: list[list[jax.Array]]
+    damping: jax.Array
     old: Rows
     status: jax.Array
     is_start: jax.Array
     is_running: jax.Array
+
+    @property
+    def trial_x(self) -> list[jax.Array]:
+        """The trial point, computed where it is read: fused in from outside of a loop, the sum would keep it from vector instructions."""
+        moved = [x + jnp.where(self.is_start, 0, step) for x, step in zip(self.old.x, self.old.step, strict=True)]
+        return moved if self.limits is None else [jnp.clip(x, *sides) for x, *sides in zip(moved, *self.limits, strict=True)]
 
 
 @pytree_dataclass
@@ -285,7 +286,7 @@ def _updated(given: _Given) -> tuple[Rows, jax.Array]:
 
     Stage by stage, each one loop over the lanes: of a stage much larger the compiler makes no vector instructions.
     """
-    n = len(given.trial.x)
+    n = len(given.old.x)
     together = in_one_loop if n <= UNROLL_LIMIT else lambda function, *trees: function(*trees)
     is_accepted, rejected, numbers = together(_judged, given)
     at = dataclasses.replace(given.old, **together(_moved, given, is_accepted), **numbers)
@@ -305,7 +306,7 @@ def _judged(given: _Given) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     epsilon = machine_epsilon(old.value.dtype)
     diagonal = _diagonal(trial.lower)
     # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
-    total = sum((jnp.abs(number) for number in (*trial.gradient, *diagonal, *trial.x)), trial.value)
+    total = sum((jnp.abs(number) for number in (*trial.gradient, *diagonal, *given.trial_x)), trial.value)
     is_finite = jnp.isfinite(total)
     slopes = [jnp.where(d > 0, g * (g / jnp.where(d > 0, d, 1)), 0) for g, d in zip(trial.gradient, diagonal, strict=True)]
     slope = functools.reduce(jnp.maximum, slopes)
@@ -325,11 +326,11 @@ def _judged(given: _Given) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     # Rejections end long before this overflows.
     damping = jnp.where(is_accepted, lowered, old.damping * old.growth)
     growth = jnp.where(is_accepted, jnp.full_like(ratio, 2), 2 * old.growth)
-    stays = is_start | ~given.is_running
+    keep = lambda at_start, new, old: jnp.where(given.is_running, jnp.where(is_start, at_start, new), old)  # noqa: E731
     numbers = {
-        "damping": jnp.where(stays, old.damping, damping),
-        "growth": jnp.where(stays, old.growth, growth),
-        "slope": jnp.where((is_accepted | is_start) & given.is_running, slope, old.slope),
+        "damping": keep(given.damping, damping, old.damping),
+        "growth": keep(2, growth, old.growth),
+        "slope": keep(slope, jnp.where(is_accepted, slope, old.slope), old.slope),
     }
     return is_accepted & given.is_running, jnp.where(given.is_running, rejected, given.status).astype(given.status.dtype), numbers
 
@@ -338,9 +339,11 @@ def _moved(given: _Given, is_accepted: jax.Array) -> dict[str, Any]:
     """The fields of `Rows` that an accepted trial brings along."""
     trial, old = given.trial, given.old
     takes = is_accepted | (given.is_start & given.is_running)
-    new = _Trial(*jax.tree.map(lambda a, b: jnp.where(takes, a, b), (trial.x, trial.value, trial.gradient, trial.lower), old.trial))
-    scale = [jnp.where(takes, jnp.maximum(s, d), s) for s, d in zip(old.scale, _diagonal(trial.lower), strict=True)]
-    return {"x": new.x, "value": new.value, "gradient": new.gradient, "lower": new.lower, "scale": scale}
+    numbers = {"x": given.trial_x, "value": trial.value, "gradient": trial.gradient, "lower": trial.lower}
+    moved = jax.tree.map(lambda a, b: jnp.where(takes, a, b), numbers, {name: getattr(old, name) for name in numbers})
+    largest = lambda d, s: jnp.where(given.is_start, d, jnp.maximum(s, d))  # noqa: E731
+    scale = [jnp.where(takes, largest(d, s), s) for s, d in zip(old.scale, _diagonal(trial.lower), strict=True)]
+    return {**moved, "scale": scale}
 
 
 def _scaled(at: Rows, limits: list[list[jax.Array]] | None) -> _Scaled:
