@@ -15,6 +15,7 @@ from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, 
 from jaxdiff._escape import escaped, left_open
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._progress import Progress, Report
+from jaxdiff._second_look import is_doubtful, looked_at_again
 from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import (
     as_float_leaves,
@@ -88,8 +89,9 @@ def least_squares(
         args: data for ``residual``, as in `minimize`.
         solver: ``LevenbergMarquardt()``, ``Dogleg()``, ``GaussNewton()``, or a minimizer such as ``BFGS()``. None:
             ``LevenbergMarquardt()``; and of as many residuals as parameters, without bounds, where it ends at a minimum that is no zero,
-            Newton's method for equations from the start in search of one. Not inside ``jax.jit`` and its like; ``rescued`` of the result
-            says where that helped.
+            Newton's method for equations from the start in search of one; ``rescued`` of the result says where that helped. A solver
+            of least squares that ends as SINGULAR or STALLED at what the Hessian of the cost proves to be a minimum has converged. Neither
+            is asked inside ``jax.jit`` and its like.
         derivatives: ``Autodiff()``, ``FiniteDifference(...)`` or ``Supplied(jacobian=...)``, in the form of ``jax.jacobian``.
         bounds: ``(lower, upper)``, each None, a number or a pytree like x; every solver takes them; a parameter whose bounds are equal
             is fixed.
@@ -490,7 +492,7 @@ def _solve_fit(
     plan = plan_of(options, problem, starts.shape[0], length > 0)
     with explain_tracing_errors():
         result = execute(_run_fit, problem, wrapped(solver, max_evals, report), starts, max_steps, plan, trace_length=length, wanted=wanted)
-    if not wants_escape or is_traced((result.status, problem)):
+    if is_traced((result.status, problem)):
         return result
 
     def again(problem: LeastSquares, starts: Starts, solver: Any = LevenbergMarquardt()) -> FitResult:  # noqa: B008 (frozen)
@@ -502,12 +504,17 @@ def _solve_fit(
             # Asked for by name: whatever may help.
             stages += [Stage(2, lambda problem, starts: again(problem, starts, Dogleg())), Stage(3, again)]
         result = rescue(result, problem, starts, stages)
+
+    def settle(result: FitResult) -> FitResult:
+        if options is ALONE or wants_rescue:
+            result = looked_at_again(result, problem, starts, solver, wanted.is_curve)
+        return escaped(result, problem, starts, again) if wants_escape else result
+
     if options is not ALONE:
-        return escaped(result, problem, starts, again)
-    if left_open(result, problem).size == 0:
+        return settle(result)
+    if not is_doubtful(result).any() and not (wants_escape and left_open(result, problem).size):
         return result
-    whole = jax.tree.map(lambda leaf: leaf[None], result)
-    return jax.tree.map(lambda leaf: leaf[0], escaped(whole, problem, starts, again))
+    return jax.tree.map(lambda leaf: leaf[0], settle(jax.tree.map(lambda leaf: leaf[None], result)))
 
 
 def _run_fit(

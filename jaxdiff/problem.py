@@ -565,8 +565,10 @@ class LeastSquares(Minimize):
 
     def hessian(self, x: LaneVector) -> LaneMatrix:
         """The Hessian of the cost in every lane, second derivatives of the residuals included."""
-        if not isinstance(self.derivatives, Supplied):
-            return super().hessian(x)
+        return self.hessian_by_jacobian(x) if isinstance(self.derivatives, Supplied) else super().hessian(x)
+
+    def hessian_by_jacobian(self, x: LaneVector) -> LaneMatrix:
+        """The same as the derivative of J'r, taken forward: whatever way J is made, the residuals are not differentiated backward again."""
 
         def gradient(x: jax.Array, *args: PyTree) -> jax.Array:
             residuals, matrix = self._residual_and_jacobian()(x, *args)

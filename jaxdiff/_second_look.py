@@ -1,0 +1,125 @@
+"""A second look at fits that stopped without a success: whether they are at a minimum after all, and at the claim that proves it.
+
+Solvers of least squares know the curvature of the cost by J'J alone. Where the residuals do not vanish, what J leaves undetermined may be
+determined by their own curvature; and where they do vanish at a singular J, no relative digit of the parameters is ever settled. Hence
+
+- a minimum of second order: the Hessian of the cost, scaled to a unit diagonal, is safely positive definite, and the Newton step that it
+  gives changes no parameter by more than xtol, or than what rounding does to the gradient, which leaves three sevenths of the digits;
+- a zero: the residuals have fallen to rounding of those at the start, lie below half of the digits of what the parameters contribute to
+  them, and make no angle with a column of J that rounding could not have made. In double precision only: in single precision that may be
+  a bad condition as well.
+
+Both ask for it among the parameters that no bound holds, and both test the point itself: no step is taken. They are our own; for the
+Newton step as an error see Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), section 7.2.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff._numerics import machine_epsilon
+from jaxdiff._types import LaneBool, LaneVector, Starts
+from jaxdiff.batch.execute import execute, lanes_last
+from jaxdiff.batch.options import BatchOptions, Plan
+from jaxdiff.batch.rescue import taken
+from jaxdiff.derivatives import Autodiff
+from jaxdiff.fit_result import FitResult
+from jaxdiff.linalg import smallest_eigenpairs
+from jaxdiff.problem import LeastSquares
+from jaxdiff.result import Status
+from jaxdiff.solvers import Dogleg, GaussNewton, LevenbergMarquardt, LevenbergMarquardtCholesky
+from jaxdiff.solvers.base import Solver
+from jaxdiff.solvers.residual_model import LinearModel
+
+_NAMES = tuple(solver.name for solver in (Dogleg, GaussNewton, LevenbergMarquardt, LevenbergMarquardtCholesky))
+_DOUBTFUL = (Status.SINGULAR, Status.STALLED)
+
+
+def is_doubtful(result: FitResult) -> np.ndarray:
+    """Which of many fits, or whether the only one, may be at a minimum though its status does not say so."""
+    return np.isin(np.asarray(result.status), _DOUBTFUL)
+
+
+def looked_at_again(result: FitResult, problem: LeastSquares, starts: Starts, solver: Any, is_curve: bool) -> FitResult:
+    """The result, with CONVERGED_STEP where a minimum of second order is proven, and CONVERGED_GRADIENT where a zero is.
+
+    Args:
+        result: problems in the first axis; concrete.
+        problem: its batched data have the problems in their first axis.
+        starts: ``[num_problems, n]``.
+        solver: that ended there, its tolerances resolved.
+        is_curve: whether parameters that the data do not determine are SINGULAR, whatever is proven.
+    """
+    status = np.array(result.status)
+    index = np.flatnonzero(is_doubtful(result) & (np.asarray(result.is_full_rank) if is_curve else True))
+    if index.size == 0 or solver.name not in _NAMES or not isinstance(problem.derivatives, Autodiff):
+        return result
+    # Few sizes, so that the next batch does not compile again.
+    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+    small, held = taken(problem, starts, padded, may_widen=False)
+    ends = problem.packing.ravel(jax.tree.map(lambda leaf: leaf[padded], result.x), batch_axes=1)
+    plan = BatchOptions(mode="lockstep").plan(small, padded.size, False, may_reassociate=False)
+    try:
+        verdict = execute(_verdicts, small, solver, jnp.concatenate([ends, held], axis=1), 0, plan)
+    except (TypeError, ValueError, NotImplementedError):
+        # Residuals with a derivative rule of their own may have no second derivative.
+        return result
+    verdict = np.asarray(verdict)[: index.size]
+    if not verdict.any():
+        return result
+    status[index] = np.where(verdict > 0, verdict, status[index])
+    success = np.array(result.success)
+    success[index] |= verdict > 0
+    return dataclasses.replace(result, status=jnp.asarray(status), success=jnp.asarray(success))
+
+
+def _verdicts(problem: LeastSquares, solver: Solver, points: Starts, max_steps: Any, first: Any, *, count: int, plan: Plan | None) -> Any:
+    """Codes of `Status`, 0 where nothing is proven; of each row of ``points`` the first half is the end and the other the start."""
+    del max_steps, plan
+    problem = lanes_last(problem, first, count)
+    ends, starts = jnp.split(jax.lax.dynamic_slice_in_dim(points, first, count).T, 2)
+    ends = ends if problem.units is None else ends / problem.units
+    model, _, gradient = LinearModel.about(problem, ends)
+    is_zero = _is_zero(problem, model, starts, solver)
+    is_minimum = _is_minimum(problem, model, ends, gradient, solver)
+    code = jnp.where(is_minimum, Status.CONVERGED_STEP, jnp.where(is_zero, Status.CONVERGED_GRADIENT, Status.RUNNING))
+    return code.astype(jnp.int32)
+
+
+def _is_zero(problem: LeastSquares, model: LinearModel, starts: LaneVector, solver: Any) -> LaneBool:
+    epsilon = machine_epsilon(starts.dtype)
+    if epsilon > 1e-10:
+        return jnp.zeros(starts.shape[-1], bool)
+    at_start = jnp.sqrt(2 * problem.cost(problem.residuals(starts)))
+    is_fallen = model.residual_norm * model.residual_scale <= epsilon * at_start
+    is_below = model.residual_norm <= epsilon**0.5 * (model.noise / epsilon)
+    is_free = jnp.ones(starts.shape, bool) if model.free is None else model.free
+    is_right = (jnp.abs(model.slopes) <= solver.gtol * model.residual_norm + 2 * model.noise) | ~is_free
+    return is_fallen & is_below & jnp.all(is_right, axis=0)
+
+
+def _is_minimum(problem: LeastSquares, model: LinearModel, x: LaneVector, gradient: LaneVector, solver: Any) -> LaneBool:
+    epsilon = machine_epsilon(x.dtype)
+    n = x.shape[0]
+    is_free = jnp.ones(x.shape, bool) if model.free is None else model.free
+    identity = jnp.eye(n, dtype=x.dtype)[..., None]
+    hessian = jnp.where(is_free[:, None] & is_free[None], problem.hessian_by_jacobian(x), identity)
+    diagonal = jnp.sum(hessian * identity, axis=1)
+    # Guarded before it is factored: a lane may hold anything.
+    is_usable = jnp.all(jnp.isfinite(hessian), axis=(0, 1)) & jnp.all(diagonal > 0, axis=0)
+    size = jnp.sqrt(jnp.where(is_usable, diagonal, 1))
+    values, vectors = smallest_eigenpairs(jnp.where(is_usable, hessian, identity) / size[:, None] / size[None])
+    is_definite = is_usable & (values[0] > n * epsilon**0.5)
+    values = jnp.where(is_definite, values, 1)
+    inverse = jnp.sum(vectors[:, None] * vectors[None] / values, axis=2) / size[:, None] / size[None]
+    newton = jnp.sum(inverse * jnp.where(is_free, gradient, 0)[None], axis=1)
+    # What rounding of the residuals does to each slope of the cost.
+    slopes = model.column_norms * (model.noise * model.residual_scale)
+    doubt = jnp.sqrt(jnp.sum((inverse * slopes[None]) ** 2, axis=1))
+    typical = jnp.maximum(jnp.abs(x), epsilon**-0.75 * model.noise * model.units)
+    is_near = jnp.abs(newton) <= jnp.maximum(solver.xtol * typical, 2 * doubt)
+    is_settled = 5 * doubt <= epsilon ** (3 / 7) * typical
+    return is_definite & jnp.all((is_near & is_settled) | ~is_free, axis=0)
