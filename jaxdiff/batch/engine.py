@@ -49,7 +49,7 @@ def solve_refill(
     x: jax.Array,
     max_steps: Any,
     lanes: int,
-    check_every: int,
+    check_every: int | None,
 ) -> Outcome:
     """Solve a batch with one block of lanes, refilled as they finish.
 
@@ -59,12 +59,14 @@ def solve_refill(
         x: starting points of all problems, ``[n, num_problems]``.
         max_steps: how many steps a problem may make.
         lanes: lanes of the block.
-        check_every: steps between two rounds of retiring and refilling.
+        check_every: steps between two rounds of retiring and refilling; None: as many as suit the solver.
 
     Returns:
         The outcome of every problem, problems in the last axis.
     """
     end = x.shape[-1]
+    if check_every is None:
+        check_every = int(getattr(getattr(solver, "solver", solver), "steps_per_round", 1))
     leaves, structure = jax.tree.flatten(problem.args)
     # One row a problem: taking or writing a lane then touches one stretch of memory.
     rows = [jnp.moveaxis(leaf, -1, 0) for leaf, batched in zip(leaves, problem.is_batched, strict=True) if batched]

@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         mode: ``"refill"``, ``"lockstep"`` or ``"pallas"``.
         lanes: problems held side by side.
-        check_every: steps between two rounds of retiring and refilling.
+        check_every: steps between two rounds of retiring and refilling; None: as many as suit the solver.
         num_threads: engines that run side by side.
         chunk: problems that an engine is given at a time.
         reassociate: whether the compiler may reorder sums.
@@ -49,7 +49,7 @@ class Plan:
 
     mode: str
     lanes: int
-    check_every: int
+    check_every: int | None
     num_threads: int
     chunk: int
     reassociate: bool
@@ -72,7 +72,7 @@ class BatchOptions:
             functions and solvers that are arithmetic alone (`LevenbergMarquardtCholesky`, `BFGS`, `GradientDescent`); on a GPU only. All of
             them can be traced and differentiated.
         lanes: problems held side by side in one block; None: as many as fit the cache. More than the batch has are as many as it has.
-        check_every: steps between two rounds of retiring and refilling lanes. None: every step.
+        check_every: steps between two rounds of retiring and refilling lanes. None: one, for solvers of many short steps four.
         num_threads: engines that run side by side, each with a part of the batch, since JAX runs one program on about one core of a CPU.
             None: as many as there are cores, where the batch is large enough; one inside ``jax.jit`` and its like.
         reassociate: whether XLA's CPU compiler may reorder sums, so that they run in vector instructions: two to four times faster for sums
@@ -153,7 +153,7 @@ class BatchOptions:
             chunk = _even_chunk(num_problems, threads, max(CHUNK_BYTES // _bytes_in_and_out(problem, num_problems), CHUNK_BLOCKS * lanes))
         may_fuse = self.mode == "auto" and not has_history and num_problems > 0
         devices = self._chosen_devices()
-        return Plan(mode, lanes, self.check_every or 1, threads, chunk, reassociate, devices, self.progress, may_fuse, bool(self.interpret))
+        return Plan(mode, lanes, self.check_every, threads, chunk, reassociate, devices, self.progress, may_fuse, bool(self.interpret))
 
     def _chosen_devices(self) -> tuple[Any, ...]:
         if self.devices is None:

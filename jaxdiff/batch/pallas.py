@@ -16,10 +16,10 @@ import numpy as np
 from jax import lax
 
 from jaxdiff._object_arrays import filled
-from jaxdiff.batch.scalarize import NotScalarizable, Scalarizer, any_lane
-from jaxdiff.loop import Outcome, keep_lanes
+from jaxdiff.loop import Outcome, step_where
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
+from jaxdiff.scalarize import NotScalarizable, Scalarizer, any_lane
 from jaxdiff.solvers import LevenbergMarquardtCholesky
 from jaxdiff.solvers.base import Solver
 
@@ -178,7 +178,7 @@ def _kernel(
     def step(shared: Any, own: Any, state: Any) -> Any:
         problem, solver, max_steps = rebuild(shared, own)
         is_running = (state.status == Status.RUNNING) & (state.num_steps < max_steps)
-        return keep_lanes(is_running, solver.step(problem, state), state), is_running
+        return step_where(problem, solver, state, is_running), is_running
 
     def finish(state: Any) -> list[Any]:
         outcome = dataclasses.replace(Outcome.of(state), steps_paid=None)
@@ -192,7 +192,7 @@ def _kernel(
     shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
 
     def kernel(*refs: Any) -> None:
-        scalarizer = Scalarizer(WARPGROUP)
+        scalarizer = Scalarizer((WARPGROUP,))
         shared_refs, own_refs = refs[: len(shared)], refs[len(shared) : len(shared) + len(rows)]
         output_refs = refs[len(shared) + len(rows) :]
         held = [_read(ref, value.shape, is_row=False) for ref, value in zip(shared_refs, of_shared, strict=True)]

@@ -50,6 +50,8 @@ class Solver(Protocol):
     Attributes:
         name: the word for it in configs and tables.
         tolerance_names: which of gtol, xtol, ftol it has; None stands for the default of the dtype.
+
+    A solver of many short steps may say in ``steps_per_round`` after how many of them a batch looks for lanes that have stopped.
     """
 
     name: ClassVar[str]

@@ -11,19 +11,28 @@ SIAM J. Sci. Comput. 32 (2010) 3548-3563; a parameter that a bound holds teaches
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_divide
-from jaxdiff._pytree import pytree_dataclass
-from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import all_rows, dot, is_all_finite, matvec, max_norm, select_lanes, together
+from jaxdiff._pytree import pytree_dataclass, static
+from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneTriangle, LaneVector
+from jaxdiff.lanewise import lanewise
+from jaxdiff.linalg import PANEL_LIMIT, UNROLL_LIMIT, all_rows, dot, matvec, max_norm, select_lanes, together
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
-from jaxdiff.solvers.path import Path, among_free
+from jaxdiff.solvers.path import Path, among_free, not_past
+
+PRODUCTS_LIMIT = 12
+
+PACKED_LIMIT = PANEL_LIMIT
+"""Parameters up to which the lower triangle of H stands for it: half the memory. Above, rows of H are sums of their own."""
 
 
 @pytree_dataclass
@@ -32,37 +41,70 @@ class BFGSState:
 
     Attributes:
         x: current points.
-        value: f there.
-        gradient: its gradient there.
-        direction: the quasi-Newton step -H g from here, among the parameters that may move.
-        inverse_hessian: approximation H of the inverse Hessian, symmetric positive definite.
-        is_fresh: whether that approximation is still a multiple of the identity, from the start or after a restart.
-        bracket: where on the line acceptable steps may lie, and the one to try next.
-        steepest: largest entry of the projected gradient at any point so far.
+        numbers: what a step writes in one copy: the gradient at x, the quasi-Newton step -H g among the parameters that may move, and a row
+            each for f, the bracket's three numbers, whether H is still a multiple of the identity, and the largest entry of the projected
+            gradient at any point so far.
+        inverse_hessian: approximation H of the inverse Hessian, symmetric positive definite; up to `PACKED_LIMIT` parameters its lower
+            triangle, row after row.
         status: codes of `Status`.
         num_steps: trials made.
-        num_evaluations: evaluations of f.
+        evaluations: evaluations of f that a trial takes.
     """
 
     x: LaneVector
-    value: LaneFloat
-    gradient: LaneVector
-    direction: LaneVector
-    inverse_hessian: LaneMatrix
-    is_fresh: LaneBool
-    bracket: Bracket
-    steepest: LaneFloat
+    numbers: jax.Array
+    inverse_hessian: Any
     status: LaneInt
     num_steps: LaneInt
-    num_evaluations: LaneInt
+    evaluations: int = static()
 
     # A lane that does not learn adds nothing to its H, and one that starts begins with the identity.
     self_kept: ClassVar[tuple[str, ...]] = ("inverse_hessian",)
 
     @property
+    def gradient(self) -> LaneVector:
+        """The gradient at x."""
+        return self.numbers[: self.x.shape[0]]
+
+    @property
+    def direction(self) -> LaneVector:
+        """The quasi-Newton step from x."""
+        return self.numbers[self.x.shape[0] : 2 * self.x.shape[0]]
+
+    @property
+    def value(self) -> LaneFloat:
+        """The value of f at x."""
+        return self.numbers[-6]
+
+    @property
+    def bracket(self) -> Bracket:
+        """Where on the line acceptable steps may lie, and the one to try next."""
+        return Bracket(self.numbers[-5], self.numbers[-4], self.numbers[-3])
+
+    @property
+    def is_fresh(self) -> LaneBool:
+        """Whether H is still a multiple of the identity, from the start or after a restart."""
+        return self.numbers[-2] > 0
+
+    @property
+    def steepest(self) -> LaneFloat:
+        """Largest entry of the projected gradient at any point so far."""
+        return self.numbers[-1]
+
+    @property
     def step_size(self) -> LaneFloat:
         """Multiple of the quasi-Newton step to try next."""
-        return self.bracket.trial
+        return self.numbers[-3]
+
+    @property
+    def num_evaluations(self) -> LaneInt:
+        """Evaluations of f so far, that of the start included."""
+        return (self.num_steps + 1) * self.evaluations
+
+    def at(self, x: LaneVector, value: LaneFloat, gradient: LaneVector) -> "BFGSState":
+        """The state with these in place of its own."""
+        n = x.shape[0]
+        return dataclasses.replace(self, x=x, numbers=self.numbers.at[:n].set(gradient).at[2 * n].set(value))
 
 
 @pytree_dataclass
@@ -91,6 +133,7 @@ class BFGS:
     name: ClassVar[str] = "bfgs"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    steps_per_round: ClassVar[int] = 4
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -100,71 +143,251 @@ class BFGS:
         """See `base.Solver`."""
         check_dense("BFGS", x)
         n, lanes = x.shape
-        return BFGSState(
-            direction=jnp.zeros_like(x),
-            inverse_hessian=jnp.broadcast_to(jnp.eye(n, dtype=x.dtype)[..., None], (n, n, lanes)),
-            is_fresh=jnp.ones(lanes, bool),
-            bracket=Bracket.fresh(jnp.ones(lanes, x.dtype)),
-            steepest=jnp.zeros(lanes, x.dtype),
-            **unevaluated(x),
-        )
-
-    def step(self, problem: Minimize, state: BFGSState) -> BFGSState:
-        """See `base.Solver`.
-
-        What several loops over the lanes need is written out once between them (`linalg.together`): XLA's CPU compiler would compute the
-        product of H and a vector anew for every entry of the next H.
-        """
-        free = problem.free(state.x, state.gradient)
-        path = Path.along(problem, state.x, state.gradient, state.direction, state.bracket.trial)
-        trial_value, trial_gradient = problem.value_and_gradient(path.x)
-        trial_gradient, _ = together(trial_gradient, trial_gradient)
-        projected = problem.projected(path.x, trial_gradient)
-        y = among_free(free, trial_gradient - state.gradient)
-        image, z = together(matvec(state.inverse_hessian, projected), matvec(state.inverse_hessian, y))
-        scalars = _Scalars.of(problem, state, path, free, trial_value, trial_gradient, projected, y, z, self.gtol)
-        verdict = _Verdict.of(problem, state, path, scalars)
-
-        # Where nothing is learnt s and z are put out of the way, for they may be anything.
-        learns = verdict.learns > 0
-        s, z = jnp.where(learns, path.displacement, 0), jnp.where(learns, z, 0)
-        left, right = together(verdict.weight * s - verdict.rho * z, -verdict.rho * z)
-        identity = jnp.eye(s.shape[0], dtype=s.dtype)[..., None]
-        is_reset = verdict.is_reset > 0
-        scaled = jnp.where(is_reset, identity, state.inverse_hessian * verdict.scale)
-        inverse_hessian = scaled + left[:, None] * s[None, :] + s[:, None] * right[None, :]
-
-        moves = verdict.moves > 0
-        # H_{k+1} g from the products with H_k.
-        along, across = jnp.where(learns, scalars.s_gradient, 0), jnp.where(learns, -verdict.rho * scalars.z_gradient, 0)
-        ahead = -(verdict.scale * image + left * along + s * across)
-        ahead = among_free(problem.free(path.x, trial_gradient), jnp.where(state.num_steps < 0, -projected, ahead))
-        steepest = -among_free(free, state.gradient)
-        direction = jnp.where(moves, ahead, jnp.where(is_reset, steepest, state.direction))
-        x, gradient, direction = together(jnp.where(moves, path.x, state.x), jnp.where(moves, trial_gradient, state.gradient), direction)
+        identity, start = _identity(n, x.dtype), unevaluated(x)
+        numbers = jnp.zeros((2 * n + 6, lanes), x.dtype).at[2 * n].set(start["value"]).at[-3].set(1).at[-2].set(1)
         return BFGSState(
             x=x,
-            value=jnp.where(moves, trial_value, state.value),
-            gradient=gradient,
-            direction=direction,
-            inverse_hessian=inverse_hessian,
-            is_fresh=verdict.is_fresh > 0,
-            bracket=Bracket(verdict.low, verdict.high, verdict.trial),
-            steepest=verdict.steepest,
-            status=verdict.status.astype(jnp.int32),
-            num_steps=counted(state.num_steps, 1),
-            num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
+            numbers=numbers,
+            inverse_hessian=jnp.broadcast_to(identity, (*identity.shape[:-1], lanes)),
+            status=start["status"],
+            num_steps=start["num_steps"],
+            evaluations=problem.evaluations_per_gradient,
         )
+
+    def restart_where(self, problem: Minimize, state: BFGSState, is_fresh: LaneBool, x: LaneVector) -> BFGSState:
+        """New starting points in these lanes. See `loop.restart_where`."""
+        start = {name: jnp.where(is_fresh, new, getattr(state, name)) for name, new in unevaluated(x).items() if name in _STARTS}
+        return dataclasses.replace(state, **start)
+
+    def step(self, problem: Minimize, state: BFGSState) -> BFGSState:
+        """See `base.Solver`."""
+        return self.step_where(problem, state, state.status == Status.RUNNING)
+
+    def step_where(self, problem: Minimize, state: BFGSState, is_running: LaneBool) -> BFGSState:
+        """One trial in these lanes; the others stay as they are. See `loop.step_where`.
+
+        Stage by stage, each in as few loops over the lanes as there can be (`lanewise`): XLA's CPU compiler would compute the product of H
+        and a vector anew for every entry of the next H.
+        """
+        given = _given(problem, state, self.gtol, is_running)
+        image, z = _images(state.inverse_hessian, given)
+        seen = lanewise(_Scalars.of, given, z)
+        verdict = lanewise(_Verdict.of, given, seen)
+        moved, inverse_hessian = _moved(state.inverse_hessian, given, seen, verdict, image, z)
+        direction = moved.direction
+        if problem.is_bounded:
+            ahead = among_free(problem.free(given.x, given.gradient), direction)
+            direction = jnp.where(verdict.moves, ahead, direction)
+        return BFGSState(
+            x=moved.x,
+            numbers=jnp.concatenate([moved.gradient, direction, jnp.stack(verdict.rows)]),
+            inverse_hessian=inverse_hessian,
+            status=verdict.status,
+            num_steps=counted(state.num_steps, is_running.astype(jnp.int32)),
+            evaluations=state.evaluations,
+        )
+
+
+_STARTS = ("x", "status", "num_steps")
+"""What a step reads of a lane that has not evaluated its start; the rest may be another problem's."""
+
+
+@pytree_dataclass
+class _Bounded:
+    """What bounds change of a trial.
+
+    Attributes:
+        direction: the direction at x; 0 where a bound leaves no way.
+        moving: the direction at the trial; 0 where a bound has been met before.
+        projected: the gradient at the trial of the parameters that may move from there.
+        y: by how much the gradient of the parameters that may move has changed.
+        downhill: the negative gradient at x of the parameters that may move.
+        mean_slope: as in `Path`.
+        first_stop: as in `Path`.
+    """
+
+    direction: LaneVector
+    moving: LaneVector
+    projected: LaneVector
+    y: LaneVector
+    downhill: LaneVector
+    mean_slope: LaneFloat
+    first_stop: LaneFloat
+
+
+@pytree_dataclass
+class _Given:
+    """What a step knows of a trial, all of it written out: of what is computed on the way in XLA makes no vector instructions.
+
+    Attributes:
+        state: the state, without H.
+        x: the trial.
+        displacement: the step there.
+        value: f there.
+        gradient: its gradient there.
+        gtol: for each parameter.
+        is_running: whether to change anything.
+        bounded: None without bounds.
+    """
+
+    state: BFGSState
+    x: LaneVector
+    displacement: LaneVector
+    value: LaneFloat
+    gradient: LaneVector
+    gtol: LaneVector
+    is_running: LaneBool
+    bounded: _Bounded | None
+
+    @property
+    def is_start(self) -> LaneBool:
+        """Whether the trial is the start: of such a lane nothing but x means anything before."""
+        return self.state.num_steps < 0
+
+    @property
+    def direction(self) -> LaneVector:
+        """As in `_Bounded`."""
+        return jnp.where(self.is_start, 0, self.state.direction) if self.bounded is None else self.bounded.direction
+
+    @property
+    def moving(self) -> LaneVector:
+        """As in `_Bounded`."""
+        return self.direction if self.bounded is None else self.bounded.moving
+
+    @property
+    def projected(self) -> LaneVector:
+        """As in `_Bounded`."""
+        return self.gradient if self.bounded is None else self.bounded.projected
+
+    @property
+    def y(self) -> LaneVector:
+        """As in `_Bounded`."""
+        return self.gradient - self.state.gradient if self.bounded is None else self.bounded.y
+
+    @property
+    def downhill(self) -> LaneVector:
+        """As in `_Bounded`."""
+        return -self.state.gradient if self.bounded is None else self.bounded.downhill
+
+
+def _given(problem: Minimize, state: BFGSState, gtol: Any, is_running: LaneBool) -> _Given:
+    """The trial, f and its gradient there."""
+    direction = jnp.where(state.num_steps < 0, 0, state.direction)
+    path = Path.along(problem, state.x, state.gradient, direction, state.bracket.trial)
+    x, displacement = together(path.x, path.displacement)
+    value, gradient = problem.value_and_gradient(x)
+    if x.shape[0] <= PANEL_LIMIT:
+        value, *rows = together(value, *gradient)
+        gradient = jnp.stack(rows)
+    bounded = None
+    if path.first_stop is not None:
+        free = problem.free(state.x, state.gradient)
+        vectors = (
+            path.direction,
+            path.moving,
+            problem.projected(x, gradient),
+            among_free(free, gradient - state.gradient),
+            among_free(free, -state.gradient),
+        )
+        bounded = _Bounded(*together(*vectors), *together(path.mean_slope, path.first_stop))
+    without_matrix = dataclasses.replace(state, inverse_hessian=None)
+    spread = jnp.broadcast_to(gtol, x.shape)
+    return _Given(without_matrix, x, displacement, value, gradient, spread, is_running, bounded)
+
+
+@functools.lru_cache(maxsize=64)
+def _rows_and_columns(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each entry of a packed lower triangle."""
+    rows, columns = np.tril_indices(n)
+    return rows, columns
+
+
+def _identity(n: int, dtype: DType) -> jax.Array:
+    """The identity as H is kept, for one lane."""
+    identity = np.eye(n)
+    return jnp.asarray(identity[_rows_and_columns(n)] if n <= PACKED_LIMIT else identity, dtype)[..., None]
+
+
+def _images(inverse_hessian: jax.Array, given: _Given) -> tuple[LaneVector, LaneVector]:
+    """H times the gradient and times its change, in one pass over H."""
+    n = given.x.shape[0]
+    if n > PACKED_LIMIT:
+        return together(*(matvec(inverse_hessian, vector) for vector in (given.projected, given.y)))  # type: ignore[return-value]
+    place = np.zeros((n, n), np.int32)
+    rows, columns = _rows_and_columns(n)
+    place[rows, columns] = place[columns, rows] = np.arange(rows.size)
+
+    def products(lower: LaneTriangle, given: _Given) -> tuple[LaneVector, LaneVector]:
+        images = [functools.reduce(jnp.add, [lower[place[:, j]] * v[j] for j in range(n)]) for v in (given.projected, given.y)]
+        return together(*images)  # type: ignore[return-value]
+
+    return lanewise(products, inverse_hessian, given) if n <= PRODUCTS_LIMIT else products(inverse_hessian, given)
+
+
+@pytree_dataclass
+class _Moved:
+    """Vectors behind a trial.
+
+    Attributes:
+        x: as in the state.
+        gradient: as in the state.
+        direction: as in the state, between bounds before what they hold is taken out.
+        s: the step that H learns from, 0 where it does not.
+        u: H becomes scale H + u s' + s u'.
+    """
+
+    x: LaneVector
+    gradient: LaneVector
+    direction: LaneVector
+    s: LaneVector
+    u: LaneVector
+
+    @classmethod
+    def of(cls, given: _Given, seen: "_Scalars", verdict: "_Verdict", image: LaneVector, z: LaneVector) -> "_Moved":
+        """All of them in one loop over the lanes."""
+        state, moves, learns = given.state, verdict.moves, verdict.learns
+        # Where nothing is learnt s and z are put out of the way, for they may be anything.
+        s = jnp.where(learns, given.displacement, 0)
+        u = jnp.where(learns, verdict.weight * given.displacement - verdict.rho * z, 0)
+        # H_{k+1} g from the product with H_k.
+        along = jnp.where(learns, seen.s_gradient, 0)
+        across = jnp.where(learns, verdict.weight * seen.s_gradient - verdict.rho * seen.z_gradient, 0)
+        ahead = jnp.where(given.is_start, -given.projected, -(verdict.scale * image + u * along + s * across))
+        direction = jnp.where(moves, ahead, jnp.where(verdict.is_reset, given.downhill, state.direction))
+        x, gradient = jnp.where(moves, given.x, state.x), jnp.where(moves, given.gradient, state.gradient)
+        return cls(*together(x, gradient, direction, s, u))
+
+
+def _moved(
+    inverse_hessian: jax.Array, given: _Given, seen: "_Scalars", verdict: "_Verdict", image: LaneVector, z: LaneVector
+) -> "tuple[_Moved, jax.Array]":
+    """The vectors behind a trial, and H there: scale H + u s' + s u', or the identity."""
+    n = given.x.shape[0]
+    rows, columns = _rows_and_columns(n) if n <= PACKED_LIMIT else (np.arange(n)[:, None], np.arange(n)[None])
+
+    def updated(inverse_hessian: jax.Array, verdict: _Verdict, moved: _Moved) -> jax.Array:
+        scaled = jnp.where(verdict.is_reset, _identity(n, given.x.dtype), inverse_hessian * verdict.scale)
+        return scaled + moved.u[rows] * moved.s[columns] + moved.s[rows] * moved.u[columns]
+
+    def both(inverse_hessian: jax.Array, given: _Given, seen: _Scalars, verdict: _Verdict, *products: LaneVector) -> Any:
+        moved = _Moved.of(given, seen, verdict, *products)
+        return moved.x, moved.gradient, moved.direction, updated(inverse_hessian, verdict, moved)
+
+    if n > UNROLL_LIMIT:
+        moved = _Moved.of(given, seen, verdict, image, z)
+        return moved, updated(inverse_hessian, verdict, moved)
+    x, gradient, direction, inverse_hessian = lanewise(both, inverse_hessian, given, seen, verdict, image, z)
+    return _Moved(x, gradient, direction, x, x), inverse_hessian
 
 
 @pytree_dataclass
 class _Scalars:
     """What a step needs to know of its vectors: one number per lane each."""
 
-    trial_value: LaneFloat
-    is_finite: LaneFloat
+    is_finite: LaneBool
+    is_small: LaneBool
+    was_small: LaneBool
     slope: LaneFloat
-    mean_slope: LaneFloat
     trial_slope: LaneFloat
     curvature: LaneFloat
     s_squared: LaneFloat
@@ -175,55 +398,37 @@ class _Scalars:
     z_gradient: LaneFloat
     largest: LaneFloat
     old_largest: LaneFloat
-    is_small: LaneFloat
-    was_small: LaneFloat
     reach: LaneFloat
 
     @classmethod
-    def of(
-        cls,
-        problem: Minimize,
-        state: BFGSState,
-        path: Path,
-        free: Any,
-        value: LaneFloat,
-        gradient: LaneVector,
-        projected: LaneVector,
-        y: LaneVector,
-        z: LaneVector,
-        gtol: Any,
-    ) -> "_Scalars":
-        """All of them in one loop over the lanes."""
-        s, size = path.displacement, jnp.abs(state.x)
-        moved = jnp.where(size > 0, jnp.abs(path.direction) / jnp.where(size > 0, size, 1), jnp.where(path.direction == 0, 0, jnp.inf))
-        flag = lambda condition: condition.astype(value.dtype)  # noqa: E731
-        largest, steep, old = max_norm(projected), jnp.abs(projected), among_free(free, state.gradient)
+    def of(cls, given: _Given, z: LaneVector) -> "_Scalars":
+        """All of them in few loops over the lanes."""
+        state, gtol, projected, direction = given.state, given.gtol, given.projected, given.direction
+        s, y, size = given.displacement, given.y, jnp.abs(state.x)
+        moved = jnp.where(size > 0, jnp.abs(direction) / jnp.where(size > 0, size, 1), jnp.where(direction == 0, 0, jnp.inf))
+        largest, steep, old = max_norm(projected), jnp.abs(projected), jnp.abs(given.downhill)
         # Without the units of f and x no number is small. What a gradient has been tells, and f itself beside x where it is not near zero.
-        fraction = jnp.minimum(jnp.maximum(state.steepest, largest), 1)
+        fraction = jnp.minimum(jnp.maximum(jnp.where(given.is_start, 0, state.steepest), largest), 1)
         is_small = all_rows(steep <= gtol * fraction) | all_rows(
-            (steep <= gtol) & (steep * jnp.maximum(jnp.abs(path.x), 1) <= gtol * jnp.abs(value))
+            (steep <= gtol) & (steep * jnp.maximum(jnp.abs(given.x), 1) <= gtol * jnp.abs(given.value))
         )
-        return cls(
-            *together(
-                value,
-                flag(is_all_finite(path.x, value, gradient)),
-                path.slope,
-                path.mean_slope,
-                dot(gradient, path.moving),
-                dot(s, y),
-                dot(s, s),
-                dot(y, y),
-                dot(y, z),
-                dot(s, z),
-                dot(s, projected),
-                dot(z, projected),
-                largest,
-                max_norm(old),
-                flag(is_small),
-                flag(all_rows(jnp.abs(old) <= gtol)),
-                max_norm(moved),
-            )
+        is_finite = all_rows(jnp.isfinite(given.x)) & jnp.isfinite(given.value) & all_rows(jnp.isfinite(given.gradient))
+        flags = (is_finite, is_small, all_rows(old <= gtol))
+        numbers = (
+            dot(state.gradient, direction),
+            dot(given.gradient, given.moving),
+            dot(s, y),
+            dot(s, s),
+            dot(y, y),
+            dot(y, z),
+            dot(s, z),
+            dot(s, projected),
+            dot(z, projected),
+            largest,
+            max_norm(old),
+            max_norm(moved),
         )
+        return cls(*together(*flags), *together(*numbers))
 
 
 @pytree_dataclass
@@ -234,43 +439,34 @@ class _Verdict:
         moves: whether x becomes the trial.
         learns: whether H does.
         is_reset: whether H becomes the identity.
-        is_fresh: as in the state.
         scale: what H is multiplied by.
-        rho: 1 / y's.
-        weight: of s s'.
-        low: as in `Bracket`.
-        high: as in `Bracket`.
-        trial: as in `Bracket`.
-        steepest: as in the state.
+        rho: 1 / y's, times that.
+        weight: half of what s s' is.
+        rows: the last rows of the state's numbers.
         status: codes of `Status`.
     """
 
-    moves: LaneFloat
-    learns: LaneFloat
-    is_reset: LaneFloat
-    is_fresh: LaneFloat
+    moves: LaneBool
+    learns: LaneBool
+    is_reset: LaneBool
     scale: LaneFloat
     rho: LaneFloat
     weight: LaneFloat
-    low: LaneFloat
-    high: LaneFloat
-    trial: LaneFloat
-    steepest: LaneFloat
-    status: LaneFloat
+    rows: list[LaneFloat]
+    status: LaneInt
 
     @classmethod
-    def of(cls, problem: Minimize, state: BFGSState, path: Path, seen: _Scalars) -> "_Verdict":
+    def of(cls, given: _Given, seen: _Scalars) -> "_Verdict":
         """Where the line goes on, whether H learns, and how it stands with the lane; all in one loop."""
-        is_start, is_finite = state.num_steps < 0, seen.is_finite > 0
-        # A lane that has stopped is still stepped, and its H is nobody's but its own.
-        is_running = state.status == Status.RUNNING
-        step_size = state.bracket.trial
-        is_low = is_finite & is_sufficient_decrease(state.value, seen.trial_value, seen.mean_slope, seen.trial_slope, step_size)
-        bracket, is_accepted = state.bracket.narrowed(is_low, state.value, seen.trial_value, seen.mean_slope, seen.trial_slope)
-        if problem.is_bounded:
-            trial = path.not_past_first_stop(step_size, bracket.trial)
+        state, bounded, is_start, is_running = given.state, given.bounded, given.is_start, given.is_running
+        step_size, is_finite = state.bracket.trial, seen.is_finite
+        mean_slope = seen.slope if bounded is None else bounded.mean_slope
+        is_low = is_finite & is_sufficient_decrease(state.value, given.value, mean_slope, seen.trial_slope, step_size)
+        bracket, is_accepted = state.bracket.narrowed(is_low, state.value, given.value, mean_slope, seen.trial_slope)
+        if bounded is not None:
+            trial = not_past(bounded.first_stop, step_size, bracket.trial)
             bracket = dataclasses.replace(bracket, trial=jnp.where(is_low, bracket.trial, trial))
-        is_accepted = is_accepted | (is_start & is_finite)
+        is_accepted = is_finite & (is_accepted | is_start)
         # Nothing is known of the curvature yet: the first trial moves no coordinate by more than one.
         first = safe_divide(jnp.ones_like(step_size), seen.largest, otherwise=1.0)
         next_trial = jnp.where(is_start, jnp.minimum(first, 1), 1).astype(step_size.dtype)
@@ -284,12 +480,13 @@ class _Verdict:
         gentle = safe_divide(jnp.ones_like(step_size), seen.old_largest, otherwise=1.0)
         bracket = select_lanes(is_restarted, Bracket.fresh(jnp.minimum(gentle, 1)), bracket)
         # A gradient that has hardly shrunk says nothing, however small: f may be too flat for its own rounding to show a descent.
-        is_fine = (seen.was_small > 0) & (seen.old_largest <= epsilon**0.25 * state.steepest)
+        steepest = jnp.where(is_start, 0, state.steepest)
+        is_fine = seen.was_small & (seen.old_largest <= epsilon**0.25 * steepest)
         given_up = jnp.where(is_fine, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
-        failure = jnp.where(seen.trial_value == -jnp.inf, Status.UNBOUNDED, failure)
+        failure = jnp.where(given.value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        status = jnp.where(is_accepted & (seen.is_small > 0), Status.CONVERGED_GRADIENT, failure)
+        status = jnp.where(is_accepted & seen.is_small, Status.CONVERGED_GRADIENT, failure)
 
         # Below this the curvature is rounding; a division by it would destroy what has been learnt.
         is_safe = seen.curvature > epsilon * jnp.sqrt(seen.s_squared) * jnp.sqrt(seen.y_squared)
@@ -300,11 +497,19 @@ class _Verdict:
         weight = rho * (1 + rho * scale * seen.y_z)
         # Two numbers per lane tell of an overflow; looking through the matrix for it would cost a pass over memory.
         is_sound = is_safe & jnp.isfinite(weight) & jnp.isfinite(scale * seen.s_z)
-        is_reset = is_running & (is_start | is_restarted)
         learns = is_running & is_accepted & ~is_start & is_sound
-        is_fresh = jnp.where(is_start | is_restarted, True, state.is_fresh & ~is_accepted)
-        numbers = (jnp.where(learns, scale, 1), jnp.where(learns, rho * scale, 0), jnp.where(learns, weight, 0))
-        flag = lambda condition: condition.astype(step_size.dtype)  # noqa: E731
-        steepest = jnp.where(is_accepted, jnp.maximum(state.steepest, seen.largest), state.steepest)
-        lines = (bracket.low, bracket.high, bracket.trial, steepest)
-        return cls(*together(flag(is_accepted | is_start), flag(learns), flag(is_reset), flag(is_fresh), *numbers, *lines, flag(status)))
+        steepest = jnp.where(is_accepted, jnp.maximum(steepest, seen.largest), steepest)
+        moves = is_running & (is_accepted | is_start)
+        is_fresh = is_start | is_restarted | (state.is_fresh & ~is_accepted)
+        line = (bracket.low, bracket.high, bracket.trial, is_fresh.astype(step_size.dtype), steepest)
+        keep = lambda new, old: select_lanes(is_running, new, old)  # noqa: E731
+        return cls(
+            moves=moves,
+            learns=learns,
+            is_reset=is_running & (is_start | is_restarted),
+            scale=jnp.where(learns, scale, 1),
+            rho=rho * scale,
+            weight=weight / 2,
+            rows=[jnp.where(moves, given.value, state.value), *(keep(new, old) for new, old in zip(line, state.numbers[-5:], strict=True))],
+            status=keep(status.astype(jnp.int32), state.status),
+        )

@@ -66,9 +66,12 @@ class Path:
 
     def not_past_first_stop(self, tried: LaneFloat, shorter: LaneFloat) -> LaneFloat:
         """The shorter step to try next, but not shorter than to the first bound, unless that has been tried."""
-        if self.first_stop is None:
-            return shorter
-        return jnp.where(self.first_stop < tried, jnp.maximum(shorter, self.first_stop), shorter)
+        return shorter if self.first_stop is None else not_past(self.first_stop, tried, shorter)
+
+
+def not_past(first_stop: LaneFloat, tried: LaneFloat, shorter: LaneFloat) -> LaneFloat:
+    """As `Path.not_past_first_stop`."""
+    return jnp.where(first_stop < tried, jnp.maximum(shorter, first_stop), shorter)
 
 
 def at_stop(

@@ -104,12 +104,15 @@ def as_optax(solver: Any, *, max_trials: int = 20) -> optax.GradientTransformati
 def _at_parameters(held: Any, packing: Packing, x: jax.Array, value: Any, grad: PyTree | None) -> Any:
     """The state at the caller's parameters, which may differ from the solver's own by the rounding of an addition."""
     is_started = held.num_steps >= 0
-    given = {"x": x}
+    given: dict[str, Any] = {"x": x}
     if value is not None:
         given["value"] = jnp.reshape(jnp.asarray(value, held.value.dtype), (1,))
     if grad is not None:
         given["gradient"] = packing.ravel(grad)[:, None]
-    return dataclasses.replace(held, **{name: jnp.where(is_started, new, getattr(held, name)) for name, new in given.items()})
+    own = {name: getattr(held, name) for name in ("x", "value", "gradient")}
+    at = {name: jnp.where(is_started, given[name], old) if name in given else old for name, old in own.items()}
+    # A state that keeps its numbers in one array knows where they stand.
+    return held.at(**at) if hasattr(held, "at") else dataclasses.replace(held, **at)
 
 
 def _unknown(_: PyTree) -> jax.Array:

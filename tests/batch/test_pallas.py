@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.batch.scalarize import NotScalarizable, Scalarizer, filled
+from jaxdiff.scalarize import NotScalarizable, Scalarizer, filled
 
 TIMES = np.linspace(0.1, 3.0, 6)
 
@@ -84,7 +84,7 @@ def test_every_kind_of_operation_is_written_out_as_jax_computes_it() -> None:
         return jnp.concatenate([logic, pieces, jnp.stack([control, rounds, total]), matrix @ x, smooth, edges, jnp.array([jnp.max(x)])])
 
     points = np.random.default_rng(1).uniform(0.1, 0.9, (4, 5))
-    written = Scalarizer(5)(jax.make_jaxpr(f)(points[:, 0]), [filled((4,), [jnp.asarray(row) for row in points])])[0]
+    written = Scalarizer((5,))(jax.make_jaxpr(f)(points[:, 0]), [filled((4,), [jnp.asarray(row) for row in points])])[0]
     spread = np.stack([np.broadcast_to(np.asarray(entry), (5,)) for entry in written])
     np.testing.assert_allclose(spread, jax.vmap(f, in_axes=1, out_axes=1)(points), rtol=4e-15)
 

@@ -69,11 +69,13 @@ class Scalarizer:
     """Interprets a traced function on object arrays of lane vectors.
 
     Args:
-        lanes: length of the vectors.
+        shape: of the vectors, ``(lanes,)``; of single numbers, ``()``.
+        is_plain: whether to keep to the words that every backend of Pallas has; otherwise a primitive stays what it is.
     """
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, shape: tuple[int, ...], is_plain: bool = True) -> None:
+        self.shape = shape
+        self.is_plain = is_plain
         self.num_operations = 0
 
     def __call__(self, closed: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -149,6 +151,8 @@ class Scalarizer:
         self.num_operations += 1
         values = self.alike(values)
         x = values[0]
+        if not self.is_plain:
+            return equation.primitive.bind(*values, **equation.params)
         # In words that every backend has.
         if name == "not" and x.dtype == jnp.bool_:
             return _not(x)
@@ -189,7 +193,7 @@ class Scalarizer:
 
     def spread(self, value: Any, shape: tuple[int, ...] | None = None) -> jax.Array:
         """A number as a vector over lanes; a vector itself."""
-        shape = (self.lanes,) if shape is None else shape
+        shape = self.shape if shape is None else shape
         if isinstance(value, np.generic):
             return lax.full(shape, value.item(), value.dtype)
         return value if jnp.shape(value) == shape else lax.broadcast_in_dim(value, shape, ())
