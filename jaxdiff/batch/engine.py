@@ -89,7 +89,7 @@ def solve_refill(
         # Lanes that do not retire write out of range, and so nowhere.
         place = jnp.where(is_retired, engine.index, end)
         found = _packed(Outcome.of(state))
-        outcomes = [kept.at[place].set(rows.T, mode="drop") for kept, rows in zip(engine.outcomes, found, strict=True)]
+        outcomes = [kept.at[place].set(new.T, mode="drop") for kept, new in zip(engine.outcomes, found, strict=True)]
         queued = engine.next_problem + jnp.cumsum(is_retired, dtype=jnp.int32) - 1
         index = jnp.where(is_retired, jnp.minimum(queued, end), engine.index)
         is_fresh = is_retired & (index < end)
