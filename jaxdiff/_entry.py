@@ -120,13 +120,14 @@ def gather(
         first = lambda leaf, axis: leaf if axis is None else jnp.take(leaf, 0, axis=axis)  # noqa: E731
         hoisted: tuple[Any, ...] = ()
         if num_problems:
-            fun, hoisted = _hoist_tracers(fun, jax.tree.map(lambda leaf: leaf[0], x0), map_axes(first, args, arg_axes))
+            one = lambda: (jax.tree.map(lambda leaf: leaf[0], x0), *map_axes(first, args, arg_axes))  # noqa: E731
+            fun, hoisted = _hoist_tracers(fun, one)
         args = (*map_axes(lambda leaf, axis: leaf if axis in (None, 0) else jnp.moveaxis(leaf, axis, 0), args, arg_axes), *hoisted)
         is_batched = (*(axis is not None for axis in arg_axes), *(False for _ in hoisted))
         starts = packing.ravel(x0, batch_axes=1)
     else:
         packing = pack(x0, name, 0)
-        fun, hoisted = _hoist_tracers(fun, x0, args)
+        fun, hoisted = _hoist_tracers(fun, lambda: (x0, *args))
         args = (*args, *hoisted)
         is_batched = (False,) * len(jax.tree.leaves(args))
         starts = _row(packing.ravel(x0))
@@ -347,14 +348,14 @@ def to_front(leaf: jax.Array, axis: int | None, size: int) -> jax.Array:
     return jnp.broadcast_to(leaf, (size, *leaf.shape)) if axis is None else jnp.moveaxis(leaf, axis, 0)
 
 
-def _hoist_tracers(fun: Objective, x0: PyTree, args: tuple[PyTree, ...]) -> tuple[Objective, tuple[Any, ...]]:
+def _hoist_tracers(fun: Objective, arguments: Callable[[], tuple[PyTree, ...]]) -> tuple[Objective, tuple[Any, ...]]:
     """``fun`` with the tracers that it closes over as further arguments, so that derivatives with respect to them are seen.
 
     Only a function that holds a tracer is converted: the conversion makes a new function, which would compile anew each time.
     """
     if not any(isinstance(leaf, Tracer) for leaf in _held_by(fun, set())):
         return fun, ()
-    converted, hoisted = jax.closure_convert(fun, x0, *args)
+    converted, hoisted = jax.closure_convert(fun, *arguments())
     return converted, tuple(hoisted)
 
 

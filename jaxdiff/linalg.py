@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 
 from jaxdiff._numerics import machine_epsilon
@@ -107,11 +108,15 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(trees)
     shape = leaves[0].shape
     numbers = structure.unflatten([jax.ShapeDtypeStruct((), leaf.dtype) for leaf in leaves])
-    outputs, result = jax.tree.flatten(jax.eval_shape(function, *numbers))
-    used = _used(function, *numbers)
+    # Traced once: what follows repeats the operations found, which is a good deal faster than to call the function again.
+    jaxpr, returned = jax.make_jaxpr(function, return_shape=True)(*numbers)
+    outputs, result = jax.tree.flatten(returned)
+    used = _used(jaxpr.jaxpr)
+    of_numbers = jax.extend.core.jaxpr_as_fun(jaxpr)
 
     def plain(*leaves: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jax.tree.leaves(function(*structure.unflatten(leaves))))
+        of_arrays = functools.reduce(lambda inner, _: jax.vmap(inner), shape, of_numbers)
+        return tuple(jnp.broadcast_to(value, shape) for value in of_arrays(*leaves))
 
     def reduced(*leaves: jax.Array) -> tuple[jax.Array, ...]:
         # Operand and result of a place have one dtype: results take the places of what goes in, as far as these reach.
@@ -131,7 +136,7 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
             chosen = iter([jax.lax.select(right[-1], b, a) for a, b in zip(left[: len(given)], right[: len(given)], strict=True)])
             entries = [next(chosen) if is_used else jnp.zeros((), leaf.dtype) for leaf, is_used in zip(leaves, used, strict=True)]
             results = [jnp.zeros((), operand.dtype) for operand in twice]
-            for place, value in zip(places, plain(*entries), strict=True):
+            for place, value in zip(places, of_numbers(*entries), strict=True):
                 results[place] = value
             return tuple(results)
 
@@ -146,9 +151,8 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
     return result.unflatten(run(*leaves))
 
 
-def _used(function: Callable[..., PyTree], *numbers: PyTree) -> list[bool]:
-    """Which leaves of its arguments a function looks at."""
-    jaxpr = jax.make_jaxpr(function)(*numbers).jaxpr
+def _used(jaxpr: Any) -> list[bool]:
+    """Which of its arguments a program looks at."""
     read = {atom for equation in jaxpr.eqns for atom in equation.invars if not hasattr(atom, "val")}
     read |= {atom for atom in jaxpr.outvars if not hasattr(atom, "val")}
     return [variable in read for variable in jaxpr.invars]

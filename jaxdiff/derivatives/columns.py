@@ -19,6 +19,22 @@ _MOVES = {"slice", "squeeze", "reshape", "expand_dims", "transpose", "rev", "bro
 _CALLS = {"pjit", "jit", "closed_call"}
 
 
+def _spread(index: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    sizes = [1] * len(params["shape"])
+    for axis, size in zip(params["broadcast_dimensions"], index.shape, strict=True):
+        sizes[axis] = size
+    return np.broadcast_to(index.reshape(sizes), params["shape"])
+
+
+_BY_NUMPY: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
+    "slice": lambda index, p: index[tuple(map(slice, p["start_indices"], p["limit_indices"], p["strides"] or (1,) * index.ndim))],
+    "squeeze": lambda index, p: np.squeeze(index, tuple(p["dimensions"])),
+    "transpose": lambda index, p: index.transpose(p["permutation"]),
+    "broadcast_in_dim": _spread,
+}
+"""Moves of indices that need no program of JAX's, each of which would have to be compiled."""
+
+
 @dataclasses.dataclass(frozen=True)
 class _Apart:
     """An array whose entries are known one by one.
@@ -99,6 +115,9 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any]) -> list[
 def _move(equation: Any, value: _Apart) -> list[_Apart]:
     """What only moves entries, done to their indices, at trace time."""
     params = equation.primitive.get_bind_params(equation.params)
+    by_numpy = _BY_NUMPY.get(equation.primitive.name)
+    if by_numpy is not None:
+        return [_Apart(value.entries, by_numpy(value.index, params))]
     with jax.ensure_compile_time_eval():
         moved = equation.primitive.bind(jnp.asarray(value.index, jnp.int32), **params)
         moved = moved if equation.primitive.multiple_results else [moved]

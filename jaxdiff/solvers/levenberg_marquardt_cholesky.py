@@ -14,13 +14,16 @@ non-linear least squares problems (2004), algorithm 3.16. Bounds by projection: 
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxdiff._entries import Entries, dot, each, every, largest, taken, total
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
@@ -54,7 +57,7 @@ class LevenbergMarquardtCholeskyState:
     @property
     def rows(self) -> "Rows":
         """The rows by name."""
-        return Rows.of(list(self.numbers), self.size)
+        return Rows.of(self.numbers, self.size)
 
     @property
     def x(self) -> LaneVector:
@@ -95,12 +98,12 @@ class Rows:
         reach: 0 where the step would change no parameter beyond rounding, else 1.
     """
 
-    x: list[jax.Array]
-    step: list[jax.Array]
+    x: Entries
+    step: Entries
     value: jax.Array
-    gradient: list[jax.Array]
-    lower: list[jax.Array]
-    scale: list[jax.Array]
+    gradient: Entries
+    lower: Entries
+    scale: Entries
     damping: jax.Array
     growth: jax.Array
     predicted: jax.Array
@@ -108,12 +111,16 @@ class Rows:
     reach: jax.Array
 
     @classmethod
-    def of(cls, rows: list[jax.Array], n: int) -> "Rows":
+    def of(cls, rows: jax.Array, n: int) -> "Rows":
         """Rows in the order of `LevenbergMarquardtCholeskyState.numbers`."""
-        held = iter(rows)
-        some = lambda count: [next(held) for _ in range(count)]  # noqa: E731
-        x, step, (value,), gradient, lower, scale = some(n), some(n), some(1), some(n), some(n * (n + 1) // 2), some(n)
-        return cls(x, step, value, gradient, lower, scale, *some(5))
+        begins = np.cumsum([0, n, n, 1, n, n * (n + 1) // 2, n])
+        x, step, value, gradient, lower, scale = (_entries(rows[a:b], n) for a, b in itertools.pairwise(begins))
+        return cls(x, step, value[0], gradient, lower, scale, *rows[begins[-1] :])
+
+
+def _entries(vector: jax.Array, n: int) -> Entries:
+    """A vector in the form that a step with n parameters is written in: see `_updated`."""
+    return list(vector) if n <= UNROLL_LIMIT else vector
 
 
 @pytree_dataclass
@@ -189,9 +196,9 @@ class LevenbergMarquardtCholesky:
         is_start = state.num_steps < 0
         trial_x = problem.project(state.x + jnp.where(is_start, 0, state.numbers[n : 2 * n]))
         trial = problem.normal_equations(trial_x)
-        spread = lambda value: list(jnp.broadcast_to(value, trial_x.shape))  # noqa: E731
+        spread = lambda value: _entries(jnp.broadcast_to(value, trial_x.shape), n)  # noqa: E731
         given = _Given(
-            trial=_Trial(trial.value, list(trial.gradient), list(trial.lower)),
+            trial=_Trial(trial.value, _entries(trial.gradient, n), _entries(trial.lower, n)),
             limits=[spread(side) for side in problem.limits] if problem.is_bounded else None,
             tolerances=[spread(value) for value in (self.gtol, self.xtol, self.ftol)],
             damping=jnp.broadcast_to(jnp.asarray(self.damping, trial_x.dtype), is_start.shape),
@@ -203,7 +210,7 @@ class LevenbergMarquardtCholesky:
         new, status = _updated(given)
         more = is_running.astype(jnp.int32)
         return LevenbergMarquardtCholeskyState(
-            jnp.stack(jax.tree.leaves(new)),
+            jnp.concatenate([leaf[None] if leaf.ndim == 1 else leaf for leaf in jax.tree.leaves(new)]),
             status,
             counted(state.num_steps, more),
             counted(state.num_evaluations, more * problem.evaluations_per_gradient),
@@ -216,8 +223,8 @@ class _Trial:
     """The normal equations at a trial point; fields as in `Rows`."""
 
     value: jax.Array
-    gradient: list[jax.Array]
-    lower: list[jax.Array]
+    gradient: Entries
+    lower: Entries
 
 
 @pytree_dataclass
@@ -236,8 +243,8 @@ class _Given:
     """
 
     trial: _Trial
-    limits: list[list[jax.Array]] | None
-    tolerances: list[list[jax.Array]]
+    limits: list[Entries] | None
+    tolerances: list[Entries]
     damping: jax.Array
     old: Rows
     status: jax.Array
@@ -245,10 +252,10 @@ class _Given:
     is_running: jax.Array
 
     @property
-    def trial_x(self) -> list[jax.Array]:
+    def trial_x(self) -> Entries:
         """The trial point, computed where it is read: fused in from outside of a loop, the sum would keep it from vector instructions."""
-        moved = [x + jnp.where(self.is_start, 0, step) for x, step in zip(self.old.x, self.old.step, strict=True)]
-        return moved if self.limits is None else [jnp.clip(x, *sides) for x, *sides in zip(moved, *self.limits, strict=True)]
+        moved = each(lambda x, step: x + jnp.where(self.is_start, 0, step), self.old.x, self.old.step)
+        return moved if self.limits is None else each(jnp.clip, moved, *self.limits)
 
 
 @pytree_dataclass
@@ -263,39 +270,37 @@ class _Scaled:
         extra: what the damping adds to the diagonal.
     """
 
-    unit: list[jax.Array]
-    free: list[jax.Array] | None
-    downhill: list[jax.Array]
-    below: list[jax.Array]
-    extra: list[jax.Array]
+    unit: Entries
+    free: Entries | None
+    downhill: Entries
+    below: Entries
+    extra: Entries
 
 
 @pytree_dataclass
 class _Proposal:
     """The two steps in scaled unknowns and what the model promises of them."""
 
-    newton: list[jax.Array]
+    newton: Entries
     is_definite: jax.Array
     promised: jax.Array
-    damped: list[jax.Array]
+    damped: Entries
     predicted: jax.Array
 
 
 def _updated(given: _Given) -> tuple[Rows, jax.Array]:
     """The state and the status behind a trial.
 
-    Stage by stage, each one loop over the lanes: of a stage much larger the compiler makes no vector instructions.
+    Stage by stage. Of few parameters each is one loop over the lanes, and of a stage much larger the compiler makes no vector instructions.
+    Of many, each operation is one for all parameters.
     """
-    n = len(given.old.x)
-    together = in_one_loop if n <= UNROLL_LIMIT else lambda function, *trees: function(*trees)
+    together = in_one_loop if isinstance(given.old.x, list) else lambda function, *trees: function(*trees)
     is_accepted, rejected, numbers = together(_judged, given)
     at = dataclasses.replace(given.old, **together(_moved, given, is_accepted), **numbers)
     scaled = together(_scaled, at, given.limits)
-    newton, is_definite, promised = _solved(together, scaled, is_damped=False)
-    damped, _, predicted = _solved(together, scaled, is_damped=True)
-    proposal = _Proposal(newton, is_definite, promised, damped, predicted)
+    proposal = _proposed(together, scaled)
     proposed = together(_stepped, given, at, scaled, proposal, is_accepted)
-    is_near = together(_is_near, at, scaled, newton, given.tolerances[2])
+    is_near = together(_is_near, at, scaled, proposal.newton, given.tolerances[2])
     status = together(_verdict, given, at, scaled, proposal, is_near, is_accepted, rejected)
     return dataclasses.replace(at, **proposed), status
 
@@ -306,10 +311,8 @@ def _judged(given: _Given) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     epsilon = machine_epsilon(old.value.dtype)
     diagonal = _diagonal(trial.lower)
     # A NaN or an infinity in any entry of J shows in the diagonal of J'J; an overflow of the squares shows there too.
-    total = sum((jnp.abs(number) for number in (*trial.gradient, *diagonal, *given.trial_x)), trial.value)
-    is_finite = jnp.isfinite(total)
-    slopes = [jnp.where(d > 0, g * (g / jnp.where(d > 0, d, 1)), 0) for g, d in zip(trial.gradient, diagonal, strict=True)]
-    slope = functools.reduce(jnp.maximum, slopes)
+    is_finite = jnp.isfinite(sum((total(each(jnp.abs, number)) for number in (trial.gradient, diagonal, given.trial_x)), trial.value))
+    slope = largest(each(lambda d, g: jnp.where(d > 0, g * (g / jnp.where(d > 0, d, 1)), 0), diagonal, trial.gradient))
     decrease = old.value - trial.value
     rounding = 4 * epsilon * old.value
     # Where the cost has gone flat to rounding the slopes still tell the way.
@@ -341,83 +344,87 @@ def _moved(given: _Given, is_accepted: jax.Array) -> dict[str, Any]:
     takes = is_accepted | (given.is_start & given.is_running)
     numbers = {"x": given.trial_x, "value": trial.value, "gradient": trial.gradient, "lower": trial.lower}
     moved = jax.tree.map(lambda a, b: jnp.where(takes, a, b), numbers, {name: getattr(old, name) for name in numbers})
-    largest = lambda d, s: jnp.where(given.is_start, d, jnp.maximum(s, d))  # noqa: E731
-    scale = [jnp.where(takes, largest(d, s), s) for s, d in zip(old.scale, _diagonal(trial.lower), strict=True)]
-    return {**moved, "scale": scale}
+    grown = lambda d, s: jnp.where(takes, jnp.where(given.is_start, d, jnp.maximum(s, d)), s)  # noqa: E731
+    return {**moved, "scale": each(grown, _diagonal(trial.lower), old.scale)}
 
 
-def _scaled(at: Rows, limits: list[list[jax.Array]] | None) -> _Scaled:
+def _scaled(at: Rows, limits: list[Entries] | None) -> _Scaled:
     """The normal equations at the point, scaled."""
-    free = None if limits is None else [_is_free(*parts) for parts in zip(at.x, at.gradient, *limits, strict=True)]
-    unit = []
-    for j, d in enumerate(_diagonal(at.lower)):
-        has_column = d > 0 if free is None else free[j] & (d > 0)
-        unit.append(jnp.where(has_column, 1 / jnp.sqrt(jnp.where(has_column, d, 1)), 0))
-    below = [at.lower[i * (i + 1) // 2 + j] * unit[i] * unit[j] for i in range(len(unit)) for j in range(i)]
-    extra = [at.damping * (s * u * u) for s, u in zip(at.scale, unit, strict=True)]
-    return _Scaled(unit, free, [-g * u for g, u in zip(at.gradient, unit, strict=True)], below, extra)
+    free = None if limits is None else each(_is_free, at.x, at.gradient, *limits)
+
+    def unit_of(d: jax.Array, *is_free: jax.Array) -> jax.Array:
+        has_column = functools.reduce(jnp.logical_and, is_free, d > 0)
+        return jnp.where(has_column, 1 / jnp.sqrt(jnp.where(has_column, d, 1)), 0)
+
+    unit = each(unit_of, _diagonal(at.lower), *([] if free is None else [free]))
+    row, column = np.tril_indices(len(unit), -1)
+    below = each(lambda b, u, v: b * u * v, taken(at.lower, row * (row + 1) // 2 + column), taken(unit, row), taken(unit, column))
+    extra = each(lambda s, u: at.damping * (s * u * u), at.scale, unit)
+    return _Scaled(unit, free, each(lambda g, u: -g * u, at.gradient, unit), below, extra)
 
 
-def _solved(together: Callable[..., Any], scaled: _Scaled, is_damped: bool) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-    """A step in scaled unknowns, whether the matrix is definite, and the decrease that the undamped model promises of the step."""
+def _proposed(together: Callable[..., Any], scaled: _Scaled) -> _Proposal:
+    """The undamped and the damped step in scaled unknowns, whether the matrix is definite, and what the undamped model promises of both."""
     n = len(scaled.unit)
+    gain = lambda scaled, x: dot(scaled.downhill, x) / 2  # noqa: E731
+    damped_gain = lambda scaled, x: (dot(scaled.downhill, x) + dot(scaled.extra, each(jnp.square, x))) / 2  # noqa: E731
+    if isinstance(scaled.unit, list):
 
-    def entries(scaled: _Scaled) -> list[list[jax.Array]]:
-        diagonal = [1 + more if is_damped else jnp.ones_like(more) for more in scaled.extra]
-        return [[*scaled.below[i * (i - 1) // 2 : i * (i + 1) // 2], diagonal[i]] for i in range(n)]
+        def solved(scaled: _Scaled, is_damped: bool) -> tuple[Entries, jax.Array, jax.Array]:
+            diagonal = [1 + more if is_damped else jnp.ones_like(more) for more in scaled.extra]
+            entries = [[*scaled.below[i * (i - 1) // 2 : i * (i + 1) // 2], diagonal[i]] for i in range(n)]
+            x, is_definite = solve_definite_by_entries(entries, scaled.downhill)
+            return x, is_definite, (damped_gain if is_damped else gain)(scaled, x)
 
-    def by_entries(scaled: _Scaled) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-        x, is_definite = solve_definite_by_entries(entries(scaled), scaled.downhill)
-        return x, is_definite, promise(scaled, x)
-
-    def promise(scaled: _Scaled, x: list[jax.Array]) -> jax.Array:
-        gain = _dot(scaled.downhill, x)
-        return (gain + _dot(scaled.extra, [p * p for p in x])) / 2 if is_damped else gain / 2
-
-    if n <= UNROLL_LIMIT:
-        return together(by_entries, scaled)
-    lower = entries(scaled)
-    matrix = jnp.stack([jnp.stack([lower[max(i, j)][min(i, j)] for j in range(n)]) for i in range(n)])
-    x, is_definite = solve_definite(matrix, jnp.stack(scaled.downhill))
-    return list(x), is_definite, promise(scaled, list(x))
+        newton, is_definite, promised = together(functools.partial(solved, is_damped=False), scaled)
+        damped, _, predicted = together(functools.partial(solved, is_damped=True), scaled)
+        return _Proposal(newton, is_definite, promised, damped, predicted)
+    row, column = np.indices((n, n))
+    low, high = np.minimum(row, column), np.maximum(row, column)
+    place = np.where(row == column, len(scaled.below) + row, high * (high - 1) // 2 + low)
+    # Both systems are solved by one program, side by side as lanes.
+    matrices = [jnp.concatenate([scaled.below, diagonal])[place] for diagonal in (jnp.ones_like(scaled.extra), 1 + scaled.extra)]
+    x, is_definite = solve_definite(jnp.concatenate(matrices, axis=-1), jnp.concatenate([scaled.downhill] * 2, axis=-1))
+    newton, damped = jnp.split(x, 2, axis=-1)
+    return _Proposal(newton, is_definite[: newton.shape[-1]], gain(scaled, newton), damped, damped_gain(scaled, damped))
 
 
 def _stepped(given: _Given, at: Rows, scaled: _Scaled, proposal: _Proposal, is_accepted: jax.Array) -> dict[str, Any]:
     """The fields of `Rows` that say what to try next."""
-    n = len(at.x)
     # Close to the minimum the damping only delays; where the undamped step fails the damped ones follow.
     is_near = is_accepted & ~given.is_start & proposal.is_definite & (proposal.promised <= 1e-3 * at.value)
-    pairs = zip(proposal.newton, proposal.damped, scaled.unit, strict=True)
-    step = [jnp.where(is_near, newton, damped) * u for newton, damped, u in pairs]
+    step = each(lambda newton, damped, u: jnp.where(is_near, newton, damped) * u, proposal.newton, proposal.damped, scaled.unit)
     predicted = jnp.where(is_near, proposal.promised, proposal.predicted)
     if given.limits is not None:
         # Bounds bend the step, and only the model itself tells what a bent one promises.
-        step = [jnp.clip(x + p, low, high) - x for x, p, low, high in zip(at.x, step, *given.limits, strict=True)]
-        bent = [jnp.where(u > 0, p / jnp.where(u > 0, u, 1), 0) for p, u in zip(step, scaled.unit, strict=True)]
-        across = [scaled.below[i * (i - 1) // 2 + j] * bent[i] * bent[j] for i in range(n) for j in range(i)]
-        predicted = _dot(scaled.downhill, bent) - _dot(bent, bent) / 2 - sum(across, jnp.zeros_like(predicted))
+        step = each(lambda x, p, low, high: jnp.clip(x + p, low, high) - x, at.x, step, *given.limits)
+        bent = each(lambda p, u: jnp.where(u > 0, p / jnp.where(u > 0, u, 1), 0), step, scaled.unit)
+        row, column = np.tril_indices(len(bent), -1)
+        across = dot(scaled.below, each(jnp.multiply, taken(bent, row), taken(bent, column))) if len(bent) > 1 else 0
+        predicted = dot(scaled.downhill, bent) - dot(bent, bent) / 2 - across
     keep = lambda new, old: jnp.where(given.is_running, new, old)  # noqa: E731
-    is_tiny = _all(jnp.abs(p) <= machine_epsilon(p.dtype) * jnp.abs(x) for p, x in zip(step, at.x, strict=True))
+    is_tiny = every(each(lambda p, x: jnp.abs(p) <= machine_epsilon(p.dtype) * jnp.abs(x), step, at.x))
     return {
-        "step": [keep(a, b) for a, b in zip(step, at.step, strict=True)],
+        "step": each(keep, step, at.step),
         "predicted": keep(predicted, at.predicted),
         "reach": keep(jnp.where(is_tiny, jnp.zeros_like(predicted), 1), at.reach),
     }
 
 
-def _is_near(at: Rows, scaled: _Scaled, newton: list[jax.Array], ftol: list[jax.Array]) -> jax.Array:
+def _is_near(at: Rows, scaled: _Scaled, newton: Entries, ftol: Entries) -> jax.Array:
     """Whether the undamped step is short, where ftol is no looser than rounding itself.
 
     Of noisy data a gain that rounding hides may still be a long way, and steps may shrink by no more than a tenth each. A parameter near
     zero is judged by what it contributes to the model.
     """
     epsilon = machine_epsilon(at.value.dtype)
-    lengths = (jnp.sqrt(d) * jnp.abs(x) for d, x in zip(_diagonal(at.lower), at.x, strict=True))
-    noise = epsilon * sum(lengths, jnp.sqrt(2 * at.value))
-    return _all(
-        (jnp.abs(p * u) <= 0.1 * epsilon ** (3 / 7) * jnp.maximum(jnp.abs(x), epsilon**-0.75 * noise * u)) | (tolerance > 10 * epsilon)
-        for p, x, u, tolerance in zip(newton, at.x, scaled.unit, ftol, strict=True)
-    )
+    noise = epsilon * (total(each(lambda d, x: jnp.sqrt(d) * jnp.abs(x), _diagonal(at.lower), at.x)) + jnp.sqrt(2 * at.value))
+
+    def is_short(p: jax.Array, x: jax.Array, u: jax.Array, tolerance: jax.Array) -> jax.Array:
+        size = jnp.maximum(jnp.abs(x), epsilon**-0.75 * noise * u)
+        return (jnp.abs(p * u) <= 0.1 * epsilon ** (3 / 7) * size) | (tolerance > 10 * epsilon)
+
+    return every(each(is_short, newton, at.x, scaled.unit, ftol))
 
 
 def _verdict(
@@ -432,39 +439,31 @@ def _verdict(
     """The status: where the trial was accepted, what the undamped model says of the point."""
     epsilon = machine_epsilon(at.value.dtype)
     gtol, xtol, ftol = given.tolerances
-    is_small_gain = _all(proposal.promised <= jnp.maximum(tolerance, 10 * epsilon) * at.value for tolerance in ftol) & is_near
-    steps = zip(proposal.newton, scaled.unit, xtol, at.x, strict=True)
-    is_small_step = _all(jnp.abs(p * u) <= tolerance * jnp.abs(x) for p, u, tolerance, x in steps)
+    is_small_gain = every(each(lambda tolerance: proposal.promised <= jnp.maximum(tolerance, 10 * epsilon) * at.value, ftol)) & is_near
+    is_small = lambda p, u, tolerance, x: jnp.abs(p * u) <= tolerance * jnp.abs(x)  # noqa: E731
+    is_small_step = every(each(is_small, proposal.newton, scaled.unit, xtol, at.x))
     length = jnp.sqrt(2 * at.value)
-    is_small_slope = [jnp.abs(slope) <= tolerance * length for slope, tolerance in zip(scaled.downhill, gtol, strict=True)]
-    has_influence = [d > epsilon * s for d, s in zip(_diagonal(at.lower), at.scale, strict=True)]
+    is_small_slope = each(lambda slope, tolerance: jnp.abs(slope) <= tolerance * length, scaled.downhill, gtol)
+    has_influence = each(lambda d, s: d > epsilon * s, _diagonal(at.lower), at.scale)
     if scaled.free is not None:
-        is_small_slope = [is_small | ~is_free for is_small, is_free in zip(is_small_slope, scaled.free, strict=True)]
-        has_influence = [has | ~is_free for has, is_free in zip(has_influence, scaled.free, strict=True)]
-    is_small_gradient = _all(is_small_slope)
+        or_held = lambda condition, is_free: condition | ~is_free  # noqa: E731
+        is_small_slope, has_influence = each(or_held, is_small_slope, scaled.free), each(or_held, has_influence, scaled.free)
+    is_small_gradient = every(is_small_slope)
     status = jnp.where(is_small_gain, Status.CONVERGED_VALUE, Status.RUNNING)
     status = jnp.where(is_small_step, Status.CONVERGED_STEP, status)
     status = jnp.where(is_small_gradient, Status.CONVERGED_GRADIENT, status)
     # A parameter without influence, or one that has lost it on the way, was not found; without full rank a step says too little.
-    is_sound = (proposal.is_definite & _all(has_influence)) | (at.value == 0)
+    is_sound = (proposal.is_definite & every(has_influence)) | (at.value == 0)
     status = jnp.where(is_sound, status, jnp.where(is_small_gradient, Status.SINGULAR, Status.RUNNING))
     return jnp.where(is_accepted, status.astype(rejected.dtype), rejected)
 
 
-def _diagonal(lower: list[jax.Array]) -> list[jax.Array]:
+def _diagonal(lower: Entries) -> Entries:
     """The diagonal of a packed lower triangle."""
-    n = math.isqrt(2 * len(lower))
-    return [lower[i * (i + 3) // 2] for i in range(n)]
+    i = np.arange(math.isqrt(2 * len(lower)))
+    return taken(lower, i * (i + 3) // 2)
 
 
 def _is_free(x: jax.Array, gradient: jax.Array, lower: jax.Array, upper: jax.Array) -> jax.Array:
     """As `Minimize.free`."""
     return ~(((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0)) | (lower >= upper))
-
-
-def _all(conditions: Iterable[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.logical_and, conditions)
-
-
-def _dot(a: list[jax.Array], b: list[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.add, [x * y for x, y in zip(a, b, strict=True)])

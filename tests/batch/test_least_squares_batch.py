@@ -7,6 +7,7 @@ import pytest
 import scipy.optimize
 
 import jaxdiff as jd
+from jaxdiff.solvers import levenberg_marquardt_cholesky
 from jaxdiff.batch import execute
 from jaxdiff.functions.nist import load_nist, log_relative_error
 
@@ -172,3 +173,20 @@ def test_noisy_fits_in_single_precision_are_not_called_solved_where_rounding_hid
     digits = [log_relative_error(np.asarray(x), data.certified).min() for x in result.x]
     assert result.success.any()
     assert not (np.asarray(result.success) & (np.asarray(digits) < 3)).any()
+
+
+@pytest.mark.parametrize("bounds", [None, (-2.0, 0.9)], ids=["free", "bounded"])
+def test_few_parameters_as_entries_and_many_as_an_array_are_one_algorithm(bounds: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = np.random.default_rng(3).uniform(-1.5, 0.8, (6, 2))
+    solve = lambda scale: jd.least_squares_batch(  # noqa: E731
+        lambda x: jnp.stack([scale * (x[1] - x[0] ** 2), 1 - x[0]]), starts, solver=jd.LevenbergMarquardtCholesky(), bounds=bounds
+    )
+    entries = solve(10.0)
+    monkeypatch.setattr(levenberg_marquardt_cholesky, "UNROLL_LIMIT", 1)
+    array = solve(10.0)
+    # The unique minimum: (1, 1), and between the bounds where x0 = 0.9 holds it.
+    expected = [1.0, 1.0] if bounds is None else [0.9, 0.81]
+    for result in (entries, array):
+        assert bool(jnp.all(result.success))
+        np.testing.assert_allclose(result.x, np.tile(expected, (6, 1)), rtol=1e-7)
+    assert entries.nit.tolist() == array.nit.tolist()
