@@ -5,6 +5,8 @@ ends within 1e-6, relative, or 1e-12, absolute, of the lowest sum of squares tha
 point is not stationary: where the cosine of the residuals with a column of J that no bound holds exceeds 1e-6, though the residuals
 are not zero to rounding (sum of squares above 1e-20).
 
+Without a named solver, as a person would call it: the default route.
+
 Usage: python benchmarks/heldout_least_squares.py [--solver NAME] [--verbose]
 """
 
@@ -57,7 +59,7 @@ def slope(problem: HeldOut, result: Any, jacobian: Any) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--solver", default="levenberg_marquardt")
+    parser.add_argument("--solver", default="default", help="a solver's name, or default: least_squares without one")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
@@ -69,7 +71,8 @@ def main() -> None:
         ends = by_scipy(problem, residual, jacobian)
         is_bounded = problem.lower is not None
         bounds = (np.array(problem.lower, float), np.array(problem.upper, float)) if is_bounded else None
-        result = jd.least_squares(problem.residual, np.array(problem.start, float), solver=jd.SOLVERS[options.solver](), bounds=bounds)
+        solver = None if options.solver == "default" else jd.SOLVERS[options.solver]()
+        result = jd.least_squares(problem.residual, np.array(problem.start, float), solver=solver, bounds=bounds)
         squares = 2 * float(result.fun)
         lowest = min([squares if np.isfinite(squares) else np.inf, *ends.values()])
         limit = lowest * (1 + 1e-6) + 1e-12
@@ -102,7 +105,7 @@ def main() -> None:
         print(f"  {method:8s}{sum(method in row['scipy_solved'] for row in rows)} of {sum(method in row['scipy'] for row in rows)}")
     behind = [row["name"] for row in rows if row["scipy_solved"] and not row["is_solved"]]
     print(f"solved by SciPy and not by us: {behind or 'none'}; false successes: {[row['name'] for row in rows if row['is_false']] or 0}")
-    if options.solver == "levenberg_marquardt":
+    if options.solver == "default":
         RESULTS.write_text(json.dumps({"jax": jax.__version__, "scipy": scipy.__version__, "rows": rows}, indent=1, default=str) + "\n")
 
 

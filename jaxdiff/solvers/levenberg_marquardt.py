@@ -161,11 +161,11 @@ class LevenbergMarquardt:
         is_accepted = verdict.is_finite & (is_start | is_better)
 
         is_resting = is_flat | (is_blind & ~(fall <= 0.9))
-        num_blind = jnp.where(is_resting, state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind))
+        num_blind = jnp.where(is_resting & ~(is_flat & is_accepted), state.num_blind + 1, jnp.where(is_accepted, 0, state.num_blind))
         seen = jnp.where(is_flat, state.seen | jnp.where(decrease == 0, 1, 2), state.seen)
 
-        # Nothing slopes at the start: a minimum, a plateau, or a constant; the places around tell.
-        begins_flat = is_start & verdict.is_flat & (trial.model.residual_norm > 0)
+        # Nothing slopes at the start, or at a lower place beside it: a minimum, a plateau, or a constant; the places around tell.
+        begins_flat = (is_start | is_flat) & verdict.is_flat & (trial.model.residual_norm > 0)
         is_lost = is_blind & (num_blind >= 60)
         accepted_status = jnp.where(begins_flat, Status.RUNNING, verdict.status)
         accepted_status = jnp.where(is_lost & (accepted_status == Status.RUNNING), verdict.at_rest, accepted_status)
@@ -178,8 +178,8 @@ class LevenbergMarquardt:
 
         damping, streak = _updated(state, ratio, is_accepted)
         status = jnp.where(is_accepted, accepted_status, rejected_status)
-        # Looking around a point where nothing slopes is no step.
-        counts = (counted(state.num_steps, jnp.where(is_flat, 0, 1)), num_blind.astype(jnp.int32), seen.astype(jnp.int32))
+        # Looking around a point where nothing slopes is no step, unless it leads somewhere.
+        counts = (counted(state.num_steps, jnp.where(is_flat & ~is_accepted, 0, 1)), num_blind.astype(jnp.int32), seen.astype(jnp.int32))
         moves, damping, streak, status, num_steps, num_blind, seen = together(
             is_accepted | is_start, damping, streak, status.astype(jnp.int32), *counts
         )

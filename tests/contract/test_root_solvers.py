@@ -64,7 +64,8 @@ def test_a_stopped_lane_is_frozen_bit_for_bit(name: str) -> None:
     assert running[:3].any()
 
 
-def test_batched_refilled_vmapped_and_looped_agree_and_other_numbers_compile_nothing() -> None:
+@pytest.mark.parametrize("solver", [jd.NewtonRoot(xtol=1e-10), jd.Broyden(xtol=1e-10)], ids=lambda s: s.name)
+def test_batched_refilled_vmapped_and_looped_agree_and_other_numbers_compile_nothing(solver: Any) -> None:
     traces = 0
 
     def fun(x: jax.Array, a: jax.Array) -> jax.Array:
@@ -73,7 +74,6 @@ def test_batched_refilled_vmapped_and_looped_agree_and_other_numbers_compile_not
         return x**3 - a
 
     a, starts = jnp.array([2.0, 5.0, 9.0, 0.5]), jnp.array([1.0, 1.0, 3.0, 0.3])
-    solver = jd.NewtonRoot(xtol=1e-10)
     batched = jd.root_batch(fun, starts, a, solver=solver)
     looped = [jd.root(fun, start, a_, solver=solver) for start, a_ in zip(starts[:2], a[:2], strict=True)]
     vmapped = jax.vmap(lambda start, a: jd.root(fun, start, a, solver=solver))(starts, a)
@@ -88,3 +88,27 @@ def test_batched_refilled_vmapped_and_looped_agree_and_other_numbers_compile_not
     jd.root_batch(fun, starts + 1, a + 1, solver=dataclasses.replace(solver, xtol=1e-8, radius=10.0), max_steps=99)
     # The layout of F is looked up by one abstract call; a compilation would trace several times.
     assert traces - before <= 2
+
+
+@pytest.mark.parametrize("solver", [jd.NewtonRoot(), jd.Broyden()], ids=lambda s: s.name)
+def test_every_status_is_reached_by_one_program(solver: Any) -> None:
+    """One lane per status; ``kind`` chooses the equation, so that all of them share one program."""
+
+    def fun(x: jax.Array, kind: jax.Array) -> jax.Array:
+        # Where a branch is not chosen its operand is a harmless 1, so that no lane sees another lane's NaN.
+        inside = jnp.where(kind == 3, x, 1.0)
+        branches = [x - 1, x**2 + 1, 1 + 0 * x, jnp.log(inside), jnp.exp(-x), x**3 - 2]
+        return jnp.select([kind == k for k in range(len(branches))], branches)
+
+    def names(max_steps: int, max_evals: int, **options: float) -> list[str]:
+        changed = dataclasses.replace(solver, **options)
+        starts = jnp.array([3.0, 0.7, 1.0, -1.0, 0.0, 1.0])
+        result = jd.root_batch(fun, starts, jnp.arange(6), solver=changed, max_steps=max_steps, max_evals=max_evals)
+        assert result.success.tolist() == [jd.Status(int(code)).is_success for code in result.status]
+        return [jd.Status(int(code)).name for code in result.status]
+
+    assert names(2000, 9000)[:5] == ["CONVERGED_VALUE", "STALLED", "SINGULAR", "NON_FINITE_START", "PLATEAU"]
+    assert names(2000, 9000, xtol=1e-3)[5] == "CONVERGED_STEP"
+    assert names(2000, 9000, ftol=0.1)[5] == "CONVERGED_VALUE"
+    assert names(2, 9000)[5] == "MAX_STEPS"
+    assert names(2000, 3)[5] == "MAX_EVALS"
