@@ -6,9 +6,10 @@ options. Peers run in the same process on the same function with the tolerances 
 problems that a solver solves within a factor of the best.
 
 Evaluations are of the residuals; a Jacobian by autodiff counts as part of the evaluation at its point (SciPy's nfev, the steps of
-optimistix and jaxopt). Seconds are the median of seven calls on a machine that has other work: read ratios.
+optimistix and jaxopt). Seconds are the median of seven calls on a machine that has other work: read ratios. `minimize` is for minimizers
+on the same sums of squares, see `solvers_minimizers.py`.
 
-Usage: python benchmarks/solvers.py [--sets nist mgh] [--solvers NAME ...] [--every K]
+Usage: python benchmarks/solvers.py [least_squares | minimize] [--sets nist mgh] [--solvers NAME ...] [--every K]
 The table is merged into results/solvers.json, so that solvers may be run in turns; the picture is drawn from all that it holds.
 """
 
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+from solvers_minimizers import MINIMIZERS
 
 import jaxdiff as jd
 from jaxdiff.functions.mgh import load_mgh
@@ -31,7 +33,7 @@ from jaxdiff.functions.nist import load_nist
 
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results" / "solvers.json"
-PICTURE = HERE.parent / "docs" / "images" / "solvers_least_squares.png"
+PICTURES = HERE.parent / "docs" / "images"
 NUM_CALLS = 7
 TOLERANCE = 1e-10
 
@@ -175,7 +177,7 @@ def profile(table: dict[str, list[dict[str, Any]]], key: str) -> dict[str, tuple
     return curves
 
 
-def draw(table: dict[str, list[dict[str, Any]]]) -> None:
+def draw(table: dict[str, list[dict[str, Any]]], what: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -191,7 +193,7 @@ def draw(table: dict[str, list[dict[str, Any]]]) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("problems solved")
     axes[1].legend(fontsize=8, loc="lower right")
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(PICTURES / f"solvers_{what}.png", dpi=110)
 
 
 def report(table: dict[str, list[dict[str, Any]]]) -> None:
@@ -205,39 +207,48 @@ def report(table: dict[str, list[dict[str, Any]]]) -> None:
             f"{solver:26s}{solved:4d} of {len(rows):3d}{elsewhere:11d}{np.median([row['evaluations'] for row in done]):13.0f}"
             f"{1e3 * np.median([row['seconds'] for row in done]):9.2f}{np.median(compiled):11.2f}"
         )
-    if {"jaxdiff LM", "optimistix LM"} <= set(table):
-        pairs = {row["problem"]: row for row in table["optimistix LM"] if row["is_solved"]}
-        both = [(row, pairs[row["problem"]]) for row in table["jaxdiff LM"] if row["is_solved"] and row["problem"] in pairs]
+    for mine, other in (("jaxdiff LM", "optimistix LM"), ("jaxdiff BFGS", "optimistix BFGS")):
+        if not {mine, other} <= set(table):
+            continue
+        pairs = {row["problem"]: row for row in table[other] if row["is_solved"]}
+        both = [(row, pairs[row["problem"]]) for row in table[mine] if row["is_solved"] and row["problem"] in pairs]
         run = np.median([a["seconds"] / b["seconds"] for a, b in both])
         compiled = np.median(
             [a["compile_seconds"] / b["compile_seconds"] for a, b in both if a["compile_seconds"] and b["compile_seconds"]]
         )
-        print(f"jaxdiff LM over optimistix LM, median of {len(both)} runs that both solve: run time {run:.2f}, compile time {compiled:.2f}")
+        print(f"{mine} over {other}, median of {len(both)} runs that both solve: run time {run:.2f}, compile time {compiled:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--sets", nargs="+", default=["nist", "mgh"], choices=["nist", "mgh"])
-    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS), metavar="NAME")
+    parser.add_argument("what", nargs="?", default="least_squares", choices=["least_squares", "minimize"])
+    parser.add_argument("--sets", nargs="+", choices=["nist", "mgh"], help="default: both, for minimizers mgh")
+    parser.add_argument("--solvers", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--every", type=int, default=1, help="only every k-th problem")
     options = parser.parse_args()
+    is_fit = options.what == "least_squares"
+    known = SOLVERS if is_fit else MINIMIZERS
+    names = options.solvers or list(known)
+    if unknown := set(names) - set(known):
+        parser.error(f"--solvers {sorted(unknown)}; expected some of {sorted(known)}")
+    sets = options.sets or (["nist", "mgh"] if is_fit else ["mgh"])
     jax.config.update("jax_enable_x64", True)
-    chosen = problems(options.sets)[:: options.every]
-    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {len(chosen)} problems, sets {', '.join(options.sets)}")
-    held = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"least_squares": {}}
-    table = held["least_squares"]
-    new: dict[str, list[dict[str, Any]]] = {name: [] for name in options.solvers}
+    chosen = problems(sets)[:: options.every]
+    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {len(chosen)} problems, sets {', '.join(sets)}")
+    held = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    table = held.setdefault(options.what, {})
+    new: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     # Solvers in turns on each problem, so that other work on the machine troubles all of them alike.
     for problem in chosen:
-        for name in options.solvers:
-            new[name] += measure(problem, SOLVERS[name])
+        for name in names:
+            new[name] += measure(problem, known[name])
     for name, rows in new.items():
         kept = {row["problem"]: row for row in table.get(name, [])} | {row["problem"]: row for row in rows}
         table[name] = list(kept.values())
-    held |= {"jax": jax.__version__, "scipy": scipy.__version__, "least_squares": table}
+    held |= {"jax": jax.__version__, "scipy": scipy.__version__}
     RESULTS.write_text(json.dumps(held, indent=1) + "\n")
     report(table)
-    draw(table)
+    draw(table, options.what)
 
 
 if __name__ == "__main__":
