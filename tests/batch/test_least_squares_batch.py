@@ -7,9 +7,9 @@ import pytest
 import scipy.optimize
 
 import jaxdiff as jd
-from jaxdiff.solvers import levenberg_marquardt_cholesky
 from jaxdiff.batch import execute
 from jaxdiff.functions.nist import load_nist, log_relative_error
+from jaxdiff.solvers import levenberg_marquardt_cholesky
 
 TIMES = np.linspace(0.2, 6.0, 16)
 FIELDS = ("x", "fun", "jac", "nit", "nfev", "status", "residuals")
