@@ -2,8 +2,9 @@
 
 Fits: 27 published problems in double and in single precision; eight of them again with residuals times 1e6 and 1e-6 and with x in units of
 1e3 and 1e-3. SciPy runs lm, trf and dogbox (the last two with bounds or losses) with exact Jacobians from the same start, in double.
-Solved: within 1e-6, relative (1e-3 in single precision), or 1e-12 (1e-6) of the sum of squares at the start, of the lowest cost that anyone found.
-A success is false where that is missed and the point is not stationary between its bounds (cosine above 1e-6, in single precision 1e-3).
+Solved: within 1e-6, relative (1e-3 in single precision), or 1e-12 (1e-6) of the sum of squares at the start, of the lowest cost that anyone
+found. A success is false where that is missed and the point is not stationary between its bounds (cosine above 1e-6, in single precision
+1e-3).
 
 Systems: 12, by `jd.root` beside SciPy's hybr, lm and df-sane. Found: largest |F_i| at most 1e-8. A success is false where it is not.
 
