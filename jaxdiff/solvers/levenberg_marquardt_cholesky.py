@@ -442,6 +442,11 @@ def _verdict(
     is_small_gain = every(each(lambda tolerance: proposal.promised <= jnp.maximum(tolerance, 10 * epsilon) * at.value, ftol)) & is_near
     is_small = lambda p, u, tolerance, x: jnp.abs(p * u) <= tolerance * jnp.abs(x)  # noqa: E731
     is_small_step = every(each(is_small, proposal.newton, scaled.unit, xtol, at.x))
+    if epsilon > 1e-10:
+        # In single precision a step of eps^(2/3) may still be worth a part of the cost, far above what rounding of x does to it.
+        is_loose = every(each(lambda tolerance: tolerance > 2 * epsilon ** (2 / 3), xtol))
+        rounding = total(each(lambda d, x: jnp.sqrt(d) * jnp.abs(x), _diagonal(at.lower), at.x))
+        is_small_step &= is_loose | (proposal.promised <= 1e-3 * at.value) | (2 * proposal.promised <= (10 * epsilon * rounding) ** 2)
     length = jnp.sqrt(2 * at.value)
     is_small_slope = each(lambda slope, tolerance: jnp.abs(slope) <= tolerance * length, scaled.downhill, gtol)
     has_influence = each(lambda d, s: d > epsilon * s, _diagonal(at.lower), at.scale)

@@ -96,3 +96,14 @@ def test_a_solution_moves_with_its_bounds_and_its_data() -> None:
     jacobian = jax.jit(jax.jacrev(solve, argnums=(0, 1)))
     np.testing.assert_allclose(jacobian(1.0, 5.0), [[1.0, 2.0], [0.0, 0.0]], atol=1e-12)
     np.testing.assert_allclose(jacobian(2.0, 3.0), [[2.0, 0.0], [-0.5, 1.0]], atol=1e-12)
+
+
+def test_a_short_step_in_single_precision_that_still_lowers_the_cost_is_no_solution() -> None:
+    """Brown badly scaled with Gay's bounds: a step of 2e-5 of x0 was called the last at a cost 3 % above the minimum."""
+    problem = load_mgh("Brown badly scaled")
+    assert problem.bounds is not None
+    lower, upper = problem.bounds.lower.astype("float32"), problem.bounds.upper.astype("float32")
+    start = np.clip(problem.start.astype("float32"), lower, upper)
+    result = jd.least_squares(problem.residual, start, bounds=(lower, upper), solver=jd.LevenbergMarquardtCholesky())
+    assert result.success
+    assert abs(2 * float(result.fun) - problem.bounds.f_min) <= 1e-5 * problem.bounds.f_min
