@@ -141,6 +141,8 @@ class Scalarizer:
     def _one(self, equation: Any, values: list[Any]) -> Any:
         name = equation.primitive.name
         if all(isinstance(value, np.generic) for value in values):
+            if name == "convert_element_type":
+                return values[0].astype(equation.params["new_dtype"])
             with jax.ensure_compile_time_eval():
                 return np.asarray(equation.primitive.bind(*(jnp.asarray(v) for v in values), **equation.params))[()]
         if name == "select_n" and isinstance(values[0], np.generic):
@@ -326,6 +328,8 @@ def _as_objects(value: Any, dtype: Any = None) -> np.ndarray:
 def _moved(equation: Any, operands: list[np.ndarray]) -> list[np.ndarray]:
     """What a primitive that moves entries gives, found by letting it move their numbers."""
     operand, *others = operands
+    if equation.primitive.name in _BY_NUMPY:
+        return [_BY_NUMPY[equation.primitive.name](operand, equation.params)]
     numbers = np.arange(operand.size, dtype=np.int32).reshape(operand.shape)
     if any(not isinstance(entry, np.generic) for other in others for entry in other.reshape(-1)):
         raise NotScalarizable(f"{equation.primitive.name!r} by indices that are computed")
@@ -336,6 +340,27 @@ def _moved(equation: Any, operands: list[np.ndarray]) -> list[np.ndarray]:
         raise NotScalarizable(f"{equation.primitive.name!r} out of range")
     flat = operand.reshape(-1)
     return [picked(flat, part) for part in moved]
+
+
+def _broadcast(operand: np.ndarray, params: Any) -> np.ndarray:
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(params["broadcast_dimensions"], operand.shape, strict=True):
+        shape[axis] = size
+    return np.broadcast_to(operand.reshape(shape), params["shape"])
+
+
+def _sliced(operand: np.ndarray, params: Any) -> np.ndarray:
+    strides = params["strides"] or (1,) * operand.ndim
+    return operand[tuple(map(slice, params["start_indices"], params["limit_indices"], strides))]
+
+
+_BY_NUMPY: dict[str, Callable[[np.ndarray, Any], np.ndarray]] = {
+    "broadcast_in_dim": _broadcast,
+    "slice": _sliced,
+    "squeeze": lambda operand, params: np.squeeze(operand, axis=tuple(params["dimensions"])),
+    "transpose": lambda operand, params: np.transpose(operand, params["permutation"]),
+}
+"""What is done some hundred times in a step, without a program for each shape of it: a fiftieth of a second to compile."""
 
 
 def _joined(equation: Any, operands: list[np.ndarray]) -> np.ndarray:
