@@ -5,11 +5,16 @@ The functions are written from their formulas in Andrei, An unconstrained optimi
 (2013); bounds, where there are any, are our own. Solved: within 1e-6 of the lowest value that anybody found from that start, relative above
 one. A success claimed elsewhere is false unless the point is stationary (largest projected gradient at most 1e-5 of one plus f).
 
-Usage: python benchmarks/heldout_minimizers.py [--solver NAME ...] [--second] [--verbose]
+With ``--scaled`` ten of them, each as it is, times 1e6 and 1e-6, plus 1e4, and with x in units of 1e3 and 1e-3, in double and in single
+precision: 120 runs per solver, what each claims looked at in the units of the function as it was written.
+
+Usage: python benchmarks/heldout_minimizers.py [--solver NAME ...] [--second | --scaled] [--json PATH] [--verbose]
 """
 
 import argparse
 import dataclasses
+import json
+import pathlib
 import time
 import warnings
 from collections.abc import Callable
@@ -18,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jaxdiff as jd
 
@@ -216,14 +222,135 @@ def by_scipy(function: Function) -> dict[str, tuple[float, bool]]:
     return found
 
 
+CHANGES = {
+    "as it is": (1.0, 0.0, 1.0),
+    "times 1e6": (1e6, 0.0, 1.0),
+    "times 1e-6": (1e-6, 0.0, 1.0),
+    "plus 1e4": (1.0, 1e4, 1.0),
+    "x in units of 1e3": (1.0, 0.0, 1e3),
+    "x in units of 1e-3": (1.0, 0.0, 1e-3),
+}
+"""What f is multiplied by, what is added to it, and the unit of x."""
+SCALED = ("Cube", "Sinquad", "Edensch", "Cliff", "Allinitu", "Genrose", "Nonscomp", "Explin", "Hatflda", "Hatfldb")
+NEAR = {"float64": 1e-6, "float32": 1e-4}
+STATIONARY = {"float64": 1e-5, "float32": 4e-4}
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledRun:
+    """How one run of a function in other units ended, in the units of the function as it was written."""
+
+    function: str
+    change: str
+    dtype: str
+    value: float
+    excess: float
+    status: str
+    evaluations: int
+
+
+def prepared(name: str) -> Any:
+    """The solver of that name with default options."""
+    return jd.FromOptax(optax.adam(1e-2)) if name == "optax" else jd.SOLVERS[name]()
+
+
+def sides(function: Function) -> tuple[np.ndarray, np.ndarray] | None:
+    """Both bounds of every parameter; None without any."""
+    if function.bounds is None:
+        return None
+    lower, upper = (limit if side is None else side for side, limit in zip(function.bounds, (-np.inf, np.inf), strict=True))
+    shape = np.shape(function.start)
+    return np.broadcast_to(np.asarray(lower, float), shape), np.broadcast_to(np.asarray(upper, float), shape)
+
+
+def scaled_runs(function: Function, solver: Any, dtype: str, max_steps: int = 4000) -> list[ScaledRun]:
+    """One function in all units, a lane each."""
+    factor, offset, unit = (np.array(column, dtype) for column in zip(*CHANGES.values(), strict=True))
+    start, limits = np.asarray(function.start, dtype), sides(function)
+    bounds = None if limits is None else tuple((side / unit[:, None]).astype(dtype) for side in limits)
+    fun = lambda x, factor, offset, unit: factor * function.fun(x * unit) + offset  # noqa: E731
+    data = (factor, offset, unit)
+    result = jd.minimize_batch(fun, start / unit[:, None], data, solver=solver, bounds=bounds, max_steps=max_steps)
+    points = np.asarray(result.x, float) * unit[:, None].astype(float)
+    for side in limits or ():
+        # A bound in the units of x may round beyond itself.
+        points = np.where(np.isclose(points, side, rtol=1e-6, atol=0), side, points)
+    return [
+        ScaledRun(
+            function.name,
+            change,
+            dtype,
+            float(function.fun(jnp.asarray(point))),
+            excess(function, point, dtype),
+            jd.Status(int(status)).name,
+            int(evaluations),
+        )
+        for change, point, status, evaluations in zip(CHANGES, points, result.status, result.nfev, strict=True)
+    ]
+
+
+def excess(function: Function, point: np.ndarray, dtype: str) -> float:
+    """The largest ratio of an entry of the projected gradient to what is allowed: a fraction of one plus f, and the rounding of x."""
+    x = jnp.asarray(point, float)
+    value, gradient = jax.value_and_grad(function.fun)(x)
+    lower, upper = sides(function) or (-np.inf, np.inf)
+    held = ((x <= lower) & (gradient >= 0)) | ((x >= upper) & (gradient <= 0))
+    rounding = 10 * np.finfo(dtype).eps * jnp.abs(jax.hessian(function.fun)(x)) @ jnp.abs(x)
+    return float(jnp.max(jnp.where(held, 0, jnp.abs(gradient)) / (STATIONARY[dtype] * (1 + jnp.abs(value)) + rounding)))
+
+
+def report_scaled(names: list[str], verbose: bool) -> dict[str, Any]:
+    """Run and print the functions of `SCALED` in all units; the counts of every solver."""
+    functions = {function.name: function for function in (*FUNCTIONS, *SECOND)}
+    lowest = {name: min(value for value, _ in by_scipy(functions[name]).values()) for name in SCALED}
+    counts = {}
+    for name in names:
+        began = time.perf_counter()
+        runs = [run for title in SCALED for dtype in NEAR for run in scaled_runs(functions[title], prepared(name), dtype)]
+        # Behind 1e4 two units in the last place of f hide as much of it.
+        hidden = lambda run: 2 * np.finfo(run.dtype).eps * CHANGES[run.change][1]  # noqa: E731
+        near = [run.value <= lowest[run.function] + NEAR[run.dtype] * max(1, abs(lowest[run.function])) + hidden(run) for run in runs]
+        claimed = [run.status.startswith("CONVERGED") for run in runs]
+        rows = list(zip(runs, near, claimed, strict=True))
+        false = [run for run, is_near, is_claimed in rows if is_claimed and not is_near and not run.excess <= 1]
+        silent = [run for run, is_near, is_claimed in rows if is_near and not is_claimed]
+        words = lambda run: f"{run.function} {run.change} {run.dtype} ({run.value:.6g} for {lowest[run.function]:.6g}, {run.status})"  # noqa: E731
+        if verbose:
+            for run, is_near, _ in rows:
+                print(f"  {words(run):90s}{'' if is_near else 'not lowest':12s}{run.evaluations:6d} evaluations, excess {run.excess:.2g}")
+        evaluations = int(np.sum([run.evaluations for run in runs]))
+        print(
+            f"{name:24s} {len(runs)} runs: lowest {sum(near)}, claimed {sum(claimed)}, false {len(false)}; lowest but not claimed "
+            f"{len(silent)}; {evaluations} evaluations; {time.perf_counter() - began:.0f} s\n"
+            f"    false: {'; '.join(map(words, false)) or 'none'}",
+            flush=True,
+        )
+        counts[name] = {
+            "runs": len(runs),
+            "lowest": sum(near),
+            "claimed": sum(claimed),
+            "false": [words(run) for run in false],
+            "lowest but not claimed": [words(run) for run in silent],
+            "evaluations": evaluations,
+        }
+    return counts
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--solver", nargs="*", default=["bfgs"])
     parser.add_argument("--second", action="store_true", help="the second set, written down when the solvers stood")
+    parser.add_argument("--scaled", action="store_true", help="ten functions in other units, in both precisions")
+    parser.add_argument("--json", type=pathlib.Path, help="where the counts are written to")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")
+    if options.scaled:
+        counts = report_scaled(options.solver, options.verbose)
+        if options.json:
+            options.json.write_text(json.dumps({"jax": jax.__version__, "scaled": counts}, indent=1) + "\n")
+        return
     began = time.perf_counter()
     rows: dict[str, list[tuple[str, float, bool, str]]] = {}
     best = {}
@@ -232,7 +359,7 @@ def main() -> None:
         answers = [(name, value, ok, "") for name, (value, ok) in by_scipy(function).items()]
         best[function.name] = min(value for _, value, _, _ in answers)
         for name in options.solver:
-            result = jd.minimize(function.fun, jnp.asarray(function.start, float), bounds=function.bounds, solver=jd.SOLVERS[name]())
+            result = jd.minimize(function.fun, jnp.asarray(function.start, float), bounds=function.bounds, solver=prepared(name))
             is_false = bool(result.success) and stationarity(function, np.asarray(result.x)) > 1e-5
             words = f"{result.status_name}, {int(result.nfev)} evaluations{', FALSE' if is_false else ''}"
             answers.append((f"jaxdiff {name}", float(result.fun), bool(result.success), words))

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff._numerics import machine_epsilon
-from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
+from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_tolerance, is_traced
 from jaxdiff.problem import LeastSquares, Minimize, Packing
 from jaxdiff.result import Status
 from jaxdiff.root_problem import Root
+from jaxdiff.solvers.stationary import GradientTolerance
 
 
 class State(Protocol):
@@ -52,6 +53,9 @@ class Solver(Protocol):
         tolerance_names: which of gtol, xtol, ftol it has; None stands for the default of the dtype.
 
     A solver of many short steps may say in ``steps_per_round`` after how many of them a batch looks for lanes that have stopped.
+
+    A solver whose gtol has the units of a gradient says so by a class variable ``weighs_gradient = True``; it is handed a
+    `stationary.GradientTolerance` in place of a number.
     """
 
     name: ClassVar[str]
@@ -84,11 +88,14 @@ def resolve_tolerances(solver: Any, packing: Packing, is_exact: bool) -> Any:
     resolved = {}
     for name in solver.tolerance_names:
         value = getattr(solver, name)
+        is_given = value is not None
         if value is None:
             value = solver.default_tolerance(name, dtype, is_exact)
         else:
             check_tolerance(value, name, dtype, zero_disables=name != "gtol")
         resolved[name] = spread_tolerance(value, packing)
+        if name == "gtol" and getattr(solver, "weighs_gradient", False):
+            resolved[name] = GradientTolerance(resolved[name], np.bool_(is_given))
     return dataclasses.replace(solver, **resolved)
 
 
@@ -170,11 +177,6 @@ def default_newton_tolerance(name: str, dtype: DType, is_exact: bool) -> float:
         return 0.0
     exponents = {"gtol": 3 / 4, "xtol": 2 / 3} if is_exact else {"gtol": 1 / 3, "xtol": 1 / 2}
     return machine_epsilon(dtype) ** exponents[name]
-
-
-def is_gradient_small(gradient: LaneVector, gtol: Any) -> LaneBool:
-    """Whether every entry of the gradient is at most its tolerance: the maximum norm, where gtol is one number."""
-    return jnp.all(jnp.abs(gradient) <= gtol, axis=0)
 
 
 def counted(count: LaneInt, more: int | jax.Array) -> LaneInt:

@@ -28,6 +28,7 @@ from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, not_past
+from jaxdiff.solvers.stationary import GradientTolerance, Sizes, is_rest, is_small
 
 PRODUCTS_LIMIT = 12
 
@@ -42,8 +43,7 @@ class BFGSState:
     Attributes:
         x: current points.
         numbers: what a step writes in one copy: the gradient at x, the quasi-Newton step -H g among the parameters that may move, and a row
-            each for f, the bracket's three numbers, whether H is still a multiple of the identity, and the largest entry of the projected
-            gradient at any point so far.
+            each for f, the bracket's three numbers, whether H is still a multiple of the identity, and the three of `Sizes`.
         inverse_hessian: approximation H of the inverse Hessian, symmetric positive definite; up to `PACKED_LIMIT` parameters its lower
             triangle, row after row.
         status: codes of `Status`.
@@ -74,27 +74,27 @@ class BFGSState:
     @property
     def value(self) -> LaneFloat:
         """The value of f at x."""
-        return self.numbers[-6]
+        return self.numbers[-8]
 
     @property
     def bracket(self) -> Bracket:
         """Where on the line acceptable steps may lie, and the one to try next."""
-        return Bracket(self.numbers[-5], self.numbers[-4], self.numbers[-3])
+        return Bracket(self.numbers[-7], self.numbers[-6], self.numbers[-5])
 
     @property
     def is_fresh(self) -> LaneBool:
         """Whether H is still a multiple of the identity, from the start or after a restart."""
-        return self.numbers[-2] > 0
+        return self.numbers[-4] > 0
 
     @property
-    def steepest(self) -> LaneFloat:
-        """Largest entry of the projected gradient at any point so far."""
-        return self.numbers[-1]
+    def sizes(self) -> Sizes:
+        """How large f, its gradient and x have been."""
+        return Sizes(self.numbers[-3], self.numbers[-2], self.numbers[-1])
 
     @property
     def step_size(self) -> LaneFloat:
         """Multiple of the quasi-Newton step to try next."""
-        return self.numbers[-3]
+        return self.numbers[-5]
 
     @property
     def num_evaluations(self) -> LaneInt:
@@ -113,9 +113,8 @@ class BFGS:
 
     Attributes:
         gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
-            like x. None: eps^(1/2), with finite differences eps^(1/3). Where no gradient on the way was as large as one, it is at most
-            this fraction of the largest of them: a small f is not at its minimum from the start. The number alone counts where no step
-            leads further from a gradient that is eps^(1/4) of the largest, and where it is that small relative to f and x as well.
+            like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
+            too (see `stationary`).
 
     Note:
         A method that sees gradients only cannot tell a saddle from a minimum: CONVERGED_GRADIENT says that the gradient is small.
@@ -133,6 +132,7 @@ class BFGS:
     name: ClassVar[str] = "bfgs"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
     steps_per_round: ClassVar[int] = 4
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
@@ -144,7 +144,7 @@ class BFGS:
         check_dense("BFGS", x)
         n, lanes = x.shape
         identity, start = _identity(n, x.dtype), unevaluated(x)
-        numbers = jnp.zeros((2 * n + 6, lanes), x.dtype).at[2 * n].set(start["value"]).at[-3].set(1).at[-2].set(1)
+        numbers = jnp.zeros((2 * n + 8, lanes), x.dtype).at[2 * n].set(start["value"]).at[-5].set(1).at[-4].set(1)
         return BFGSState(
             x=x,
             numbers=numbers,
@@ -225,7 +225,8 @@ class _Given:
         displacement: the step there.
         value: f there.
         gradient: its gradient there.
-        gtol: for each parameter.
+        per_gtol: one over the tolerance of each entry of the gradient: a division would cost more than all else that is asked of it.
+        is_gtol_given: whether a person gave it.
         is_running: whether to change anything.
         bounded: None without bounds.
     """
@@ -235,7 +236,8 @@ class _Given:
     displacement: LaneVector
     value: LaneFloat
     gradient: LaneVector
-    gtol: LaneVector
+    per_gtol: LaneVector
+    is_gtol_given: LaneBool
     is_running: LaneBool
     bounded: _Bounded | None
 
@@ -243,6 +245,12 @@ class _Given:
     def is_start(self) -> LaneBool:
         """Whether the trial is the start: of such a lane nothing but x means anything before."""
         return self.state.num_steps < 0
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the points before."""
+        sizes = self.state.sizes
+        return Sizes(*(jnp.where(self.is_start, 0, size) for size in (sizes.steepest, sizes.highest, sizes.widest)))
 
     @property
     def direction(self) -> LaneVector:
@@ -270,7 +278,7 @@ class _Given:
         return -self.state.gradient if self.bounded is None else self.bounded.downhill
 
 
-def _given(problem: Minimize, state: BFGSState, gtol: Any, is_running: LaneBool) -> _Given:
+def _given(problem: Minimize, state: BFGSState, gtol: GradientTolerance, is_running: LaneBool) -> _Given:
     """The trial, f and its gradient there."""
     direction = jnp.where(state.num_steps < 0, 0, state.direction)
     path = Path.along(problem, state.x, state.gradient, direction, state.bracket.trial)
@@ -291,8 +299,8 @@ def _given(problem: Minimize, state: BFGSState, gtol: Any, is_running: LaneBool)
         )
         bounded = _Bounded(*together(*vectors), *together(path.mean_slope, path.first_stop))
     without_matrix = dataclasses.replace(state, inverse_hessian=None)
-    spread = jnp.broadcast_to(gtol, x.shape)
-    return _Given(without_matrix, x, displacement, value, gradient, spread, is_running, bounded)
+    spread, is_given = jnp.broadcast_to(1 / gtol.limit, x.shape), jnp.broadcast_to(gtol.is_given, is_running.shape)
+    return _Given(without_matrix, x, displacement, value, gradient, spread, is_given, is_running, bounded)
 
 
 @functools.lru_cache(maxsize=64)
@@ -385,8 +393,6 @@ class _Scalars:
     """What a step needs to know of its vectors: one number per lane each."""
 
     is_finite: LaneBool
-    is_small: LaneBool
-    was_small: LaneBool
     slope: LaneFloat
     trial_slope: LaneFloat
     curvature: LaneFloat
@@ -398,22 +404,20 @@ class _Scalars:
     z_gradient: LaneFloat
     largest: LaneFloat
     old_largest: LaneFloat
+    width: LaneFloat
+    stride: LaneFloat
+    ratio: LaneFloat
+    old_ratio: LaneFloat
     reach: LaneFloat
 
     @classmethod
     def of(cls, given: _Given, z: LaneVector) -> "_Scalars":
         """All of them in few loops over the lanes."""
-        state, gtol, projected, direction = given.state, given.gtol, given.projected, given.direction
+        state, per_gtol, projected, direction = given.state, given.per_gtol, given.projected, given.direction
         s, y, size = given.displacement, given.y, jnp.abs(state.x)
         moved = jnp.where(size > 0, jnp.abs(direction) / jnp.where(size > 0, size, 1), jnp.where(direction == 0, 0, jnp.inf))
-        largest, steep, old = max_norm(projected), jnp.abs(projected), jnp.abs(given.downhill)
-        # Without the units of f and x no number is small. What a gradient has been tells, and f itself beside x where it is not near zero.
-        fraction = jnp.minimum(jnp.maximum(jnp.where(given.is_start, 0, state.steepest), largest), 1)
-        is_small = all_rows(steep <= gtol * fraction) | all_rows(
-            (steep <= gtol) & (steep * jnp.maximum(jnp.abs(given.x), 1) <= gtol * jnp.abs(given.value))
-        )
+        largest, old_largest, width = max_norm(projected), max_norm(given.downhill), max_norm(given.x)
         is_finite = all_rows(jnp.isfinite(given.x)) & jnp.isfinite(given.value) & all_rows(jnp.isfinite(given.gradient))
-        flags = (is_finite, is_small, all_rows(old <= gtol))
         numbers = (
             dot(state.gradient, direction),
             dot(given.gradient, given.moving),
@@ -425,10 +429,14 @@ class _Scalars:
             dot(s, projected),
             dot(z, projected),
             largest,
-            max_norm(old),
+            old_largest,
+            width,
+            max_norm(s),
+            max_norm(projected * per_gtol),
+            max_norm(given.downhill * per_gtol),
             max_norm(moved),
         )
-        return cls(*together(*flags), *together(*numbers))
+        return cls(is_finite, *together(*numbers))
 
 
 @pytree_dataclass
@@ -479,14 +487,13 @@ class _Verdict:
         is_restarted = is_stuck & ~state.is_fresh & ~is_start
         gentle = safe_divide(jnp.ones_like(step_size), seen.old_largest, otherwise=1.0)
         bracket = select_lanes(is_restarted, Bracket.fresh(jnp.minimum(gentle, 1)), bracket)
-        # A gradient that has hardly shrunk says nothing, however small: f may be too flat for its own rounding to show a descent.
-        steepest = jnp.where(is_start, 0, state.steepest)
-        is_fine = seen.was_small & (seen.old_largest <= epsilon**0.25 * steepest)
-        given_up = jnp.where(is_fine, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
+        was_rest = is_rest(given.is_gtol_given, given.sizes, seen.old_ratio, seen.old_largest)
+        given_up = jnp.where(was_rest, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(given.value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        status = jnp.where(is_accepted & seen.is_small, Status.CONVERGED_GRADIENT, failure)
+        has_ended = is_small(given.is_gtol_given, given.sizes, seen.ratio, seen.largest, given.value, seen.width, seen.stride)
+        status = jnp.where(is_accepted & has_ended, Status.CONVERGED_GRADIENT, failure)
 
         # Below this the curvature is rounding; a division by it would destroy what has been learnt.
         is_safe = seen.curvature > epsilon * jnp.sqrt(seen.s_squared) * jnp.sqrt(seen.y_squared)
@@ -498,10 +505,10 @@ class _Verdict:
         # Two numbers per lane tell of an overflow; looking through the matrix for it would cost a pass over memory.
         is_sound = is_safe & jnp.isfinite(weight) & jnp.isfinite(scale * seen.s_z)
         learns = is_running & is_accepted & ~is_start & is_sound
-        steepest = jnp.where(is_accepted, jnp.maximum(steepest, seen.largest), steepest)
+        sizes = given.sizes.with_point(is_accepted, is_start, seen.largest, given.value, seen.width)
         moves = is_running & (is_accepted | is_start)
         is_fresh = is_start | is_restarted | (state.is_fresh & ~is_accepted)
-        line = (bracket.low, bracket.high, bracket.trial, is_fresh.astype(step_size.dtype), steepest)
+        line = (bracket.low, bracket.high, bracket.trial, is_fresh.astype(step_size.dtype), sizes.steepest, sizes.highest, sizes.widest)
         keep = lambda new, old: select_lanes(is_running, new, old)  # noqa: E731
         return cls(
             moves=moves,
@@ -510,6 +517,6 @@ class _Verdict:
             scale=jnp.where(learns, scale, 1),
             rho=rho * scale,
             weight=weight / 2,
-            rows=[jnp.where(moves, given.value, state.value), *(keep(new, old) for new, old in zip(line, state.numbers[-5:], strict=True))],
+            rows=[jnp.where(moves, given.value, state.value), *(keep(new, old) for new, old in zip(line, state.numbers[-7:], strict=True))],
             status=keep(status.astype(jnp.int32), state.status),
         )

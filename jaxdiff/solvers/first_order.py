@@ -19,7 +19,8 @@ from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector, PyTree
 from jaxdiff.linalg import is_all_finite, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import counted, unevaluated
+from jaxdiff.solvers.stationary import Sizes, assessed
 
 
 @pytree_dataclass
@@ -31,6 +32,7 @@ class FromOptaxState:
         value: f there.
         gradient: its gradient there.
         transformation_state: optax's own state, one per lane, lanes last.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: updates made.
         num_evaluations: evaluations of f; those that a transformation with a line search makes itself are not seen here.
@@ -40,6 +42,7 @@ class FromOptaxState:
     value: LaneFloat
     gradient: LaneVector
     transformation_state: PyTree
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -56,7 +59,7 @@ class FromOptax:
         transformation: an ``optax.GradientTransformation``, such as ``optax.adam(1e-2)``. A choice: another object compiles again; to sweep
             a learning rate without compiling, use ``optax.inject_hyperparams`` or `GradientDescent`.
         gtol: stop where the largest absolute entry of the gradient is at most this; one number, or a pytree like x. None: eps^(1/2), with
-            finite differences eps^(1/3).
+            finite differences eps^(1/3), where the gradient is small beside f, x and what they have been too (see `stationary`).
 
     Raises:
         TypeError: transformation is not an optax gradient transformation.
@@ -74,6 +77,7 @@ class FromOptax:
     name: ClassVar[str] = "optax"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.transformation, optax.GradientTransformation):
@@ -86,7 +90,7 @@ class FromOptax:
     def init(self, problem: Minimize, x: LaneVector) -> FromOptaxState:
         """See `base.Solver`."""
         inner = problem.over_lanes(lambda x, *_: self.transformation.init(problem.packing.unravel(x)), x)
-        return FromOptaxState(transformation_state=inner, **unevaluated(x))
+        return FromOptaxState(transformation_state=inner, sizes=Sizes.none(x), **unevaluated(x))
 
     def step(self, problem: Minimize, state: FromOptaxState) -> FromOptaxState:
         """See `base.Solver`."""
@@ -109,7 +113,8 @@ class FromOptax:
         is_finite = is_all_finite(new_x, new_value, new_gradient)
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient = select_lanes(is_finite | is_start, (new_x, new_value, new_gradient), (state.x, state.value, state.gradient))
-        status = jnp.where(is_gradient_small(problem.projected(new_x, new_gradient), self.gtol), Status.CONVERGED_GRADIENT, Status.RUNNING)
+        is_small, sizes = assessed(problem, self.gtol, state.sizes, is_start, is_finite, new_x, new_x - state.x, new_value, new_gradient)
+        status = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.RUNNING)
         failure = jnp.where(new_value == -jnp.inf, Status.UNBOUNDED, Status.NON_FINITE)
         failure = jnp.where(is_start, Status.NON_FINITE_START, failure)
         status = jnp.where(is_finite, status, failure)
@@ -117,6 +122,7 @@ class FromOptax:
             x=x,
             value=value,
             gradient=gradient,
+            sizes=sizes,
             transformation_state=new_inner,
             status=status.astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),

@@ -19,9 +19,10 @@ from jaxdiff._validation import check_choice, check_positive
 from jaxdiff.linalg import dot, is_all_finite, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.line_search import CURVATURE, StrongBracket, is_sufficient_decrease, shortened
 from jaxdiff.solvers.path import Path, at_stop
+from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
 
 NONMONOTONE = 0.85
 """eta of the mean of the last values: 0 lets f fall only, 1 takes the mean of all of them (Zhang and Hager's own constant)."""
@@ -39,6 +40,7 @@ class GradientDescentState:
         bracket: of the strong Wolfe search; None for the others.
         reference: mean of the last values of f, which a Barzilai-Borwein step must undercut; None for the others.
         weight: how many values that mean counts for; None for the others.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f.
@@ -51,6 +53,7 @@ class GradientDescentState:
     bracket: StrongBracket | None
     reference: LaneFloat | None
     weight: LaneFloat | None
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -65,8 +68,9 @@ class GradientDescent:
         line_search: ``"backtracking"`` accepts a step that lowers f enough, doubles the next one, and shortens a step that does not;
             ``"strong_wolfe"`` interpolates until the slope has shrunk too; ``"barzilai_borwein"`` takes the step from the last change of
             the gradient, and lets f rise for a while below a mean of its last values; ``"fixed"`` takes every finite step.
-        gtol: stop where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x; one number, or a
-            pytree like x. None: eps^(1/2), with finite differences eps^(1/3).
+        gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
+            like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
+            too (see `stationary`).
 
     Raises:
         ValueError: learning_rate is not positive and finite; line_search is unknown.
@@ -88,6 +92,7 @@ class GradientDescent:
     name: ClassVar[str] = "gradient_descent"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_positive(self.learning_rate, "learning_rate")
@@ -107,6 +112,7 @@ class GradientDescent:
             bracket=StrongBracket.fresh(step_size, zero, zero) if self.line_search == "strong_wolfe" else None,
             reference=jnp.full_like(zero, jnp.inf) if is_mean_kept else None,
             weight=zero if is_mean_kept else None,
+            sizes=Sizes.none(x),
             **unevaluated(x),
         )
 
@@ -123,21 +129,23 @@ class GradientDescent:
             failure = jnp.where(is_finite, Status.RUNNING, Status.NON_FINITE)
         elif self.line_search == "strong_wolfe":
             is_accepted, step_size, bracket = self._searched(problem, state, path, trial_value, trial_gradient, is_finite)
-            failure = _failure(state, path, is_accepted, step_size, is_finite)
+            failure = _failure(problem, self.gtol, state, path, is_accepted, step_size, is_finite)
         elif self.line_search == "barzilai_borwein":
             is_accepted, step_size, reference, weight = self._barzilai_borwein(state, path, trial_value, trial_gradient, is_finite)
-            failure = _failure(state, path, is_accepted, step_size, is_finite)
+            failure = _failure(problem, self.gtol, state, path, is_accepted, step_size, is_finite)
         else:
             slope, trial_slope = path.mean_slope, dot(trial_gradient, path.moving)
             is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, state.step_size)
             shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, slope))
             step_size = jnp.where(is_accepted, 2 * state.step_size, shorter)
             step_size = jnp.where(is_start, state.step_size, step_size)
-            failure = _failure(state, path, is_accepted, step_size, is_finite)
+            failure = _failure(problem, self.gtol, state, path, is_accepted, step_size, is_finite)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(problem.projected(trial_x, trial_gradient), self.gtol)
-        status = jnp.where(is_converged, Status.CONVERGED_GRADIENT, failure)
+        is_small, sizes = assessed(
+            problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, path.displacement, trial_value, trial_gradient
+        )
+        status = jnp.where(is_small, Status.CONVERGED_GRADIENT, failure)
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient = select_lanes(
             is_accepted | is_start, (trial_x, trial_value, trial_gradient), (state.x, state.value, state.gradient)
@@ -150,6 +158,7 @@ class GradientDescent:
             bracket=bracket,
             reference=reference,
             weight=weight,
+            sizes=sizes,
             status=status.astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
@@ -207,9 +216,18 @@ class GradientDescent:
         )
 
 
-def _failure(state: GradientDescentState, path: Path, is_accepted: LaneBool, step_size: LaneFloat, is_finite: LaneBool) -> LaneInt:
+def _failure(
+    problem: Minimize,
+    gtol: Any,
+    state: GradientDescentState,
+    path: Path,
+    is_accepted: LaneBool,
+    step_size: LaneFloat,
+    is_finite: LaneBool,
+) -> LaneInt:
     """RUNNING, or why there is no shorter step to try: one that moves no coordinate by more than rounding will not do so when shorter."""
     reach = machine_epsilon(state.x.dtype) * jnp.abs(state.x)
     is_stuck = ~is_accepted & jnp.all(jnp.abs(step_size * path.direction) <= reach, axis=0)
     is_stuck = is_stuck | (~is_accepted & (step_size <= jnp.finfo(step_size.dtype).smallest_normal))
-    return jnp.where(is_stuck, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING).astype(jnp.int32)
+    given_up = stopped_short(problem, gtol, state.sizes, state.x, state.gradient, is_stuck, is_finite)
+    return jnp.where(is_stuck, given_up, Status.RUNNING).astype(jnp.int32)

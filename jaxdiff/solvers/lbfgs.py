@@ -26,9 +26,10 @@ from jaxdiff._validation import check_count
 from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, open_ways
+from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
 
 
 @pytree_dataclass
@@ -136,6 +137,7 @@ class LBFGSState:
         pairs: the inner products of these.
         is_fresh: whether no pair is remembered, at the start or after a restart.
         bracket: where on the line acceptable steps may lie, and the one to try next.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f.
@@ -151,6 +153,7 @@ class LBFGSState:
     pairs: Pairs
     is_fresh: LaneBool
     bracket: Bracket
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -169,8 +172,9 @@ class LBFGS:
 
     Attributes:
         memory: pairs of steps and changes of the gradient that are remembered, m; a choice: another number compiles again.
-        gtol: stop where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x; one number, or a
-            pytree like x. None: eps^(1/2), with finite differences eps^(1/3).
+        gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
+            like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
+            too (see `stationary`).
 
     Raises:
         ValueError: memory is not a positive integer.
@@ -192,6 +196,7 @@ class LBFGS:
     name: ClassVar[str] = "lbfgs"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count(self.memory, "memory", minimum=1)
@@ -212,6 +217,7 @@ class LBFGS:
             pairs=Pairs.none(self.memory, x),
             is_fresh=jnp.ones(lanes, bool),
             bracket=Bracket.fresh(jnp.ones(lanes, x.dtype)),
+            sizes=Sizes.none(x),
             **unevaluated(x),
         )
 
@@ -266,10 +272,13 @@ class LBFGS:
         steps = _written(state.steps, is_written, state.pairs.slot, displacement)
         changes = _written(state.changes, is_written, state.pairs.slot, change)
 
-        failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
+        is_small, sizes = assessed(
+            problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, path.displacement, trial_value, trial_gradient
+        )
+        given_up = stopped_short(problem, self.gtol, sizes, x, gradient, is_stuck, is_finite)
+        failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(problem.projected(trial_x, trial_gradient), self.gtol)
         return LBFGSState(
             x=x,
             value=value,
@@ -281,7 +290,8 @@ class LBFGS:
             pairs=pairs,
             is_fresh=is_fresh,
             bracket=bracket,
-            status=jnp.where(is_converged, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
+            sizes=sizes,
+            status=jnp.where(is_small, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
         )

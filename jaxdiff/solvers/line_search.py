@@ -67,6 +67,20 @@ def shortened(step_size: LaneFloat, value: LaneFloat, trial_value: LaneFloat, sl
     return jnp.clip(guess, 0.1 * step_size, 0.5 * step_size)
 
 
+def is_lost_in_rounding(promised: LaneFloat, left: LaneFloat, value: LaneFloat) -> LaneBool:
+    """Whether a rejected step may be the last: what the model still promises lies below the rounding of f.
+
+    One unit of rounding is believed at once. Up to `rounding_of`, which is far more than most functions have, shorter steps are tried
+    first: in a curved valley one of them makes the slope shrink, where a full step does not.
+
+    Args:
+        promised: decrease of f by a full step.
+        left: decrease by the next step to be tried.
+        value: f.
+    """
+    return (promised <= machine_epsilon(value.dtype) * jnp.abs(value)) | ((promised <= rounding_of(value)) & (left <= 0.02 * promised))
+
+
 CURVATURE = 0.9
 """c_2 of Wolfe's condition (Nocedal and Wright, section 3.1)."""
 

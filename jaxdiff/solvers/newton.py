@@ -18,13 +18,14 @@ import numpy as np
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import all_entries, all_rows, dot, is_all_finite, matvec, select_lanes, solve, solve_modified, together
+from jaxdiff.linalg import all_entries, all_rows, dot, is_all_finite, matvec, max_norm, select_lanes, solve, solve_modified, together
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, is_gradient_small, unevaluated
-from jaxdiff.solvers.line_search import is_sufficient_decrease, rounding_of, shortened
+from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, unevaluated
+from jaxdiff.solvers.line_search import is_lost_in_rounding, is_sufficient_decrease, shortened
 from jaxdiff.solvers.path import Path, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
+from jaxdiff.solvers.stationary import Sizes, is_stationary, is_step_negligible, stopped_short
 
 
 @pytree_dataclass
@@ -38,6 +39,7 @@ class NewtonState:
         direction: the step to try next, before it is multiplied by ``step_size``.
         is_definite: whether ``direction`` is the Newton step of a safely positive definite Hessian.
         step_size: multiple of ``direction`` to try next.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f.
@@ -49,6 +51,7 @@ class NewtonState:
     direction: LaneVector
     is_definite: LaneBool
     step_size: LaneFloat
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -63,9 +66,9 @@ class Newton:
     Where it has come to a region in which f does not change at all, it says PLATEAU.
 
     Attributes:
-        gtol: CONVERGED_GRADIENT where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x;
-            one number, or a pytree like x. None: eps^(3/4), since the last step of a quadratically convergent method is almost free; with
-            finite differences eps^(1/3).
+        gtol: CONVERGED_GRADIENT where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number,
+            or a pytree like x. None: eps^(3/4), since the last step of a quadratically convergent method is almost free; with finite
+            differences eps^(1/3); where the gradient is small beside f, x and what they have been too (see `stationary`).
         xtol: CONVERGED_STEP where the Newton step would change no parameter by more than this fraction of itself; 0 switches the test off.
             One number, or a pytree like x. None: eps^(2/3), with finite differences eps^(1/2).
         ftol: CONVERGED_VALUE where the quadratic model promises no further decrease than this fraction of abs(f); 0 switches the test off.
@@ -87,6 +90,7 @@ class Newton:
     name: ClassVar[str] = "newton"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -97,7 +101,11 @@ class Newton:
         check_dense("Newton", x)
         lanes = x.shape[-1]
         return NewtonState(
-            direction=jnp.zeros_like(x), is_definite=jnp.zeros(lanes, bool), step_size=jnp.ones(lanes, x.dtype), **unevaluated(x)
+            direction=jnp.zeros_like(x),
+            is_definite=jnp.zeros(lanes, bool),
+            step_size=jnp.ones(lanes, x.dtype),
+            sizes=Sizes.none(x),
+            **unevaluated(x),
         )
 
     def step(self, problem: Minimize, state: NewtonState) -> NewtonState:
@@ -116,11 +124,13 @@ class Newton:
         is_accepted = is_finite & is_sufficient_decrease(state.value, trial_value, mean_slope, trial_slope, state.step_size)
 
         direction, is_definite, assessed, probes = self._assess(
-            problem, trial_x, trial_value, trial_gradient, trial_hessian, state.num_steps >= 0
+            problem, trial_x, path.displacement, trial_value, trial_gradient, trial_hessian, state.sizes, state.num_steps >= 0
         )
+        largest = max_norm(problem.projected(trial_x, trial_gradient))
+        sizes = state.sizes.with_point(is_accepted, state.num_steps < 0, largest, trial_value, max_norm(trial_x))
         shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, mean_slope))
         step_size = jnp.where(is_accepted, 1, shorter).astype(state.step_size.dtype)
-        rejected = _status_after_rejection(state, slope, step_size, is_finite)
+        rejected = _status_after_rejection(problem, self.gtol, state, slope, step_size, is_finite)
         rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
         rejected = jnp.where(state.num_steps < 0, Status.NON_FINITE_START, rejected)
         # A start that is not finite is shown as it is: its value is the evidence.
@@ -136,16 +146,26 @@ class Newton:
             direction=direction,
             is_definite=is_definite,
             step_size=step_size,
+            sizes=sizes,
             status=jnp.where(is_accepted, assessed, rejected).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient + probes),
         )
 
     def _assess(
-        self, problem: Minimize, x: LaneVector, value: LaneFloat, gradient: LaneVector, hessian: LaneMatrix, has_moved: LaneBool
+        self,
+        problem: Minimize,
+        x: LaneVector,
+        displacement: LaneVector,
+        value: LaneFloat,
+        gradient: LaneVector,
+        hessian: LaneMatrix,
+        sizes: Sizes,
+        has_moved: LaneBool,
     ) -> "tuple[LaneVector, LaneBool, LaneInt, LaneInt]":
         """The next direction, whether it is a true Newton step, the status of the point, and the evaluations spent on finding out."""
-        is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol)
+        projected = problem.projected(x, gradient)
+        is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol.share(sizes, max_norm(projected)))
         hessian = with_identity(is_movable, hessian)
         direction, is_definite = _newton_direction(hessian, -reduced)
         direction = open_ways(problem, x, direction)
@@ -154,7 +174,8 @@ class Newton:
             *(
                 condition.astype(x.dtype)
                 for condition in (
-                    is_gradient_small(problem.projected(x, gradient), self.gtol),
+                    is_stationary(self.gtol, sizes, x, value, projected, displacement)
+                    | (is_definite & is_step_negligible(self.gtol, sizes, x, projected, direction)),
                     all_rows(jnp.abs(direction) <= self.xtol * jnp.abs(x)),
                     is_all_finite(gradient) & all_entries(jnp.isfinite, hessian),
                     all_rows(gradient == 0) & all_entries(lambda entry: entry == 0, hessian),
@@ -188,14 +209,17 @@ class Newton:
         return direction, is_definite, status, probes
 
 
-def _status_after_rejection(state: NewtonState, slope: LaneFloat, next_step_size: LaneFloat, is_finite: LaneBool) -> LaneInt:
+def _status_after_rejection(
+    problem: Minimize, gtol: Any, state: NewtonState, slope: LaneFloat, next_step_size: LaneFloat, is_finite: LaneBool
+) -> LaneInt:
     """RUNNING with a shorter step, unless there is nothing left to gain or nothing left to shorten."""
     epsilon = machine_epsilon(state.x.dtype)
-    is_spent = state.is_definite & is_finite & (-slope / 2 <= rounding_of(state.value))
+    left = next_step_size * (2 - next_step_size) * (-slope / 2)
+    is_spent = state.is_definite & is_finite & is_lost_in_rounding(-slope / 2, left, state.value)
     is_stuck = jnp.all(jnp.abs(next_step_size * state.direction) <= epsilon * jnp.abs(state.x), axis=0)
     is_stuck = is_stuck | (next_step_size <= epsilon**2)
-    failure = jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)
-    status = jnp.where(is_stuck, failure, Status.RUNNING)
+    given_up = stopped_short(problem, gtol, state.sizes, state.x, state.gradient, is_stuck & state.is_definite, is_finite)
+    status = jnp.where(is_stuck, given_up, Status.RUNNING)
     return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)
 
 

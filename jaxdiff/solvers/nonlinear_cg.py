@@ -20,9 +20,10 @@ from jaxdiff._validation import check_choice
 from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.line_search import StrongBracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, at_stop
+from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
 
 CURVATURE = 0.1
 """c_2 of the line search: conjugate directions need a nearly exact one (Nocedal and Wright, section 5.2)."""
@@ -43,6 +44,7 @@ class NonlinearCGState:
         slope: derivative of f along it.
         is_fresh: whether it is the negative gradient.
         bracket: where on the line acceptable steps may lie, and the one to try next.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f.
@@ -55,6 +57,7 @@ class NonlinearCGState:
     slope: LaneFloat
     is_fresh: LaneBool
     bracket: StrongBracket
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -72,8 +75,9 @@ class NonlinearCG:
     Attributes:
         formula: ``"hager_zhang"``, or ``"polak_ribiere"``, which starts anew where beta would be negative or successive gradients are far
             from orthogonal. Both start anew where the direction does not descend, or its line is exhausted.
-        gtol: stop where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x; one number, or a
-            pytree like x. None: eps^(1/2), with finite differences eps^(1/3).
+        gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
+            like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
+            too (see `stationary`).
 
     Raises:
         ValueError: formula is unknown.
@@ -95,6 +99,7 @@ class NonlinearCG:
     name: ClassVar[str] = "nonlinear_cg"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice(self.formula, "formula", ("hager_zhang", "polak_ribiere"))
@@ -112,6 +117,7 @@ class NonlinearCG:
             slope=zero,
             is_fresh=jnp.ones(lanes, bool),
             bracket=StrongBracket.fresh(jnp.ones(lanes, x.dtype), zero, zero),
+            sizes=Sizes.none(x),
             **unevaluated(x),
         )
 
@@ -159,10 +165,13 @@ class NonlinearCG:
         fresh = StrongBracket.fresh(first, value, slope)
         bracket = select_lanes(is_accepted | is_restarted, fresh, bracket)
 
-        failure = jnp.where(is_stuck & ~is_restarted, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
+        is_small, sizes = assessed(
+            problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, path.displacement, trial_value, trial_gradient
+        )
+        given_up = stopped_short(problem, self.gtol, sizes, x, gradient, is_stuck, is_finite)
+        failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        is_converged = is_accepted & is_gradient_small(problem.projected(trial_x, trial_gradient), self.gtol)
         return NonlinearCGState(
             x=x,
             value=value,
@@ -171,7 +180,8 @@ class NonlinearCG:
             slope=slope,
             is_fresh=is_restarted | (state.is_fresh & ~is_accepted),
             bracket=bracket,
-            status=jnp.where(is_converged, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
+            sizes=sizes,
+            status=jnp.where(is_small, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
         )

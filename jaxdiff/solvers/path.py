@@ -97,10 +97,10 @@ def open_ways(problem: Minimize, x: LaneVector, direction: LaneVector) -> LaneVe
     return jnp.where(is_open & (lower < upper), direction, 0)
 
 
-def among_movable(problem: Minimize, x: LaneVector, gradient: LaneVector, gtol: Any) -> tuple[jax.Array | None, LaneVector, LaneBool]:
+def among_movable(problem: Minimize, x: LaneVector, gradient: LaneVector, tolerance: Any) -> tuple[jax.Array | None, LaneVector, LaneBool]:
     """Which parameters a second-order method may move, the gradient of these, and whether one of them lies on a bound.
 
-    A parameter on a bound whose gradient is no larger than gtol is not held: only so is a maximum on a bound seen for what it is.
+    A parameter on a bound whose gradient is no larger than its tolerance is not held: only so is a maximum on a bound seen for what it is.
 
     Returns:
         The mask, None without bounds; the gradient, 0 elsewhere; and the last, per lane.
@@ -109,7 +109,7 @@ def among_movable(problem: Minimize, x: LaneVector, gradient: LaneVector, gtol: 
     if free is None:
         return None, gradient, jnp.zeros(x.shape[-1], bool)
     lower, upper = problem.limits
-    is_movable = (lower < upper) & (free | (jnp.abs(gradient) <= gtol))
+    is_movable = (lower < upper) & (free | (jnp.abs(gradient) <= tolerance))
     is_weak = jnp.any(is_movable & ((x <= lower) | (x >= upper)), axis=0)
     return is_movable, jnp.where(is_movable, gradient, 0), is_weak
 

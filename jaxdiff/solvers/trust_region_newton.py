@@ -18,13 +18,14 @@ import jax.numpy as jnp
 from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
-from jaxdiff.linalg import dot, is_all_finite, matvec, select_lanes, smallest_eigenpairs
+from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes, smallest_eigenpairs
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, is_gradient_small, unevaluated
-from jaxdiff.solvers.line_search import rounding_of
+from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, unevaluated
+from jaxdiff.solvers.line_search import is_lost_in_rounding
 from jaxdiff.solvers.path import Path, among_free, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
+from jaxdiff.solvers.stationary import Sizes, is_stationary, is_step_negligible, stopped_short
 from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius, solve_in_ball
 
 MEMORY_OF_SCALE = 0.5
@@ -101,6 +102,7 @@ class TrustRegionNewtonState:
         radius: of the region, in the norm abs(D p).
         displacement: the step to try next.
         predicted: decrease of f that it promises.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f.
@@ -113,6 +115,7 @@ class TrustRegionNewtonState:
     radius: LaneFloat
     displacement: LaneVector
     predicted: LaneFloat
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -150,6 +153,7 @@ class TrustRegionNewton:
     name: ClassVar[str] = "trust_region_newton"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
         """See `base.Solver`."""
@@ -165,6 +169,7 @@ class TrustRegionNewton:
             radius=jnp.ones(lanes, x.dtype),
             displacement=empty,
             predicted=jnp.zeros(lanes, x.dtype),
+            sizes=Sizes.none(x),
             **unevaluated(x),
         )
 
@@ -181,7 +186,8 @@ class TrustRegionNewton:
 
         def model_there() -> tuple[Model, LaneBool]:
             hessian = problem.hessian(trial_x)
-            is_movable, _, _ = among_movable(problem, trial_x, trial_gradient, self.gtol)
+            share = self.gtol.share(state.sizes, max_norm(problem.projected(trial_x, trial_gradient)))
+            is_movable, _, _ = among_movable(problem, trial_x, trial_gradient, share)
             return Model.of(trial_gradient, hessian, state.model.scale, is_movable), is_all_finite(hessian)
 
         # Only where some lane moves: a rejected trial needs no Hessian.
@@ -204,11 +210,14 @@ class TrustRegionNewton:
         if problem.is_bounded:
             displacement, predicted = between_bounds(problem, x, gradient, displacement, model.promise)
 
-        status, escape, gain, probes = self._assess(problem, x, value, gradient, model, predicted, is_taken, ~is_start)
+        sizes = state.sizes.with_point(is_taken, is_start, max_norm(problem.projected(x, gradient)), value, max_norm(x))
+        status, escape, gain, probes = self._assess(
+            problem, x, state.displacement, value, gradient, model, predicted, sizes, is_taken, ~is_start
+        )
         has_escape = is_taken & (gain > 0)
         displacement, predicted = select_lanes(has_escape, (escape, gain), (displacement, predicted))
         radius = jnp.where(has_escape, jnp.maximum(radius, model.length(escape)), radius)
-        rejected = _status_after_rejection(x, value, model, displacement, is_finite)
+        rejected = _status_after_rejection(problem, self.gtol, sizes, x, value, gradient, model, displacement, predicted, is_finite)
         rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
         rejected = jnp.where(is_start, Status.NON_FINITE_START, rejected)
         return TrustRegionNewtonState(
@@ -219,6 +228,7 @@ class TrustRegionNewton:
             radius=radius,
             displacement=displacement,
             predicted=predicted,
+            sizes=sizes,
             status=jnp.where(is_taken, status, rejected).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient + probes),
@@ -228,19 +238,23 @@ class TrustRegionNewton:
         self,
         problem: Minimize,
         x: LaneVector,
+        displacement: LaneVector,
         value: LaneFloat,
         gradient: LaneVector,
         model: Model,
         predicted: LaneFloat,
+        sizes: Sizes,
         is_taken: LaneBool,
         has_moved: LaneBool,
     ) -> "tuple[LaneInt, LaneVector, LaneFloat, LaneInt]":
         """The status of a new point; a way out of it and its gain where the gradient is small and f falls all the same; probes made."""
         is_definite = model.is_definite
         newton, promised = model.newton()
-        is_movable, _, is_weak = among_movable(problem, x, gradient, self.gtol)
+        projected = problem.projected(x, gradient)
+        is_movable, _, is_weak = among_movable(problem, x, gradient, self.gtol.share(sizes, max_norm(projected)))
         newton = open_ways(problem, x, newton)
-        is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
+        is_small = is_stationary(self.gtol, sizes, x, value, projected, displacement)
+        is_small = is_small | (is_definite & is_step_negligible(self.gtol, sizes, x, projected, newton))
         is_step_small = jnp.all(jnp.abs(newton) <= self.xtol * jnp.abs(x), axis=0)
         status = jnp.where(promised <= self.ftol * jnp.abs(value), Status.CONVERGED_VALUE, Status.RUNNING)
         status = jnp.where(is_step_small, Status.CONVERGED_STEP, status)
@@ -274,12 +288,24 @@ class TrustRegionNewton:
         return status, escape, jnp.where(is_doubtful & has_escape, gain, 0), probes
 
 
-def _status_after_rejection(x: LaneVector, value: LaneFloat, model: Model, displacement: LaneVector, is_finite: LaneBool) -> LaneInt:
+def _status_after_rejection(
+    problem: Minimize,
+    gtol: Any,
+    sizes: Sizes,
+    x: LaneVector,
+    value: LaneFloat,
+    gradient: LaneVector,
+    model: Model,
+    displacement: LaneVector,
+    predicted: LaneFloat,
+    is_finite: LaneBool,
+) -> LaneInt:
     """RUNNING with a smaller region, unless there is nothing left to gain or no smaller step to make."""
     epsilon = machine_epsilon(x.dtype)
     _, promised = model.newton()
-    is_spent = model.is_definite & is_finite & (promised <= rounding_of(value))
+    is_spent = model.is_definite & is_finite & is_lost_in_rounding(promised, predicted, value)
     is_stuck = jnp.all(jnp.abs(displacement) <= epsilon * jnp.abs(x), axis=0)
     is_stuck = is_stuck | jnp.all(jnp.abs(displacement) <= jnp.finfo(x.dtype).tiny, axis=0)
-    status = jnp.where(is_stuck, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE), Status.RUNNING)
+    given_up = stopped_short(problem, gtol, sizes, x, gradient, is_stuck & model.is_definite, is_finite)
+    status = jnp.where(is_stuck, given_up, Status.RUNNING)
     return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)

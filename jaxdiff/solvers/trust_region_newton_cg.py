@@ -22,8 +22,9 @@ from jaxdiff._validation import check_count, is_traced
 from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, is_gradient_small, unevaluated
+from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.path import Path, among_free, among_movable
+from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
 from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius
 
 
@@ -38,6 +39,8 @@ class TrustRegionNewtonCGState:
         radius: of the region, in the Euclidean norm.
         displacement: the step to try next.
         predicted: decrease of f that it promises.
+        is_small: whether the gradient there is small, and only negative curvature is looked for.
+        sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
         num_evaluations: evaluations of f and its gradient; a Hessian-vector product counts as one.
@@ -49,6 +52,8 @@ class TrustRegionNewtonCGState:
     radius: LaneFloat
     displacement: LaneVector
     predicted: LaneFloat
+    is_small: LaneBool
+    sizes: Sizes
     status: LaneInt
     num_steps: LaneInt
     num_evaluations: LaneInt
@@ -68,8 +73,9 @@ class TrustRegionNewtonCG:
     does not scale them.
 
     Attributes:
-        gtol: stop where the largest absolute entry of the gradient is at most this; absolute, in units of f per unit of x; one number, or a
-            pytree like x. None: eps^(1/2), with finite differences eps^(1/3).
+        gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
+            like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
+            too (see `stationary`).
         max_inner: Hessian-vector products that a step may make at most.
 
     Raises:
@@ -92,6 +98,7 @@ class TrustRegionNewtonCG:
     name: ClassVar[str] = "trust_region_newton_cg"
     tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
     takes_bounds: ClassVar[bool] = True
+    weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not is_traced(self.max_inner):
@@ -108,6 +115,8 @@ class TrustRegionNewtonCG:
             radius=jnp.ones(lanes, x.dtype),
             displacement=jnp.zeros_like(x),
             predicted=jnp.zeros(lanes, x.dtype),
+            is_small=jnp.zeros(lanes, bool),
+            sizes=Sizes.none(x),
             **unevaluated(x),
         )
 
@@ -129,15 +138,18 @@ class TrustRegionNewtonCG:
         away = jnp.sqrt(dot(x, x))
         radius = jnp.where(is_start, jnp.where(away > 0, away, 1), radius)
 
-        is_small = is_gradient_small(problem.projected(x, gradient), self.gtol)
+        small, sizes = assessed(
+            problem, self.gtol, state.sizes, is_start, is_taken, trial_x, trial_x - state.x, trial_value, trial_gradient
+        )
+        is_small = jnp.where(is_taken, small, state.is_small)
         is_asked = (state.status == Status.RUNNING) & (is_taken | ~is_start)
-        is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol)
+        is_movable, reduced, is_weak = among_movable(problem, x, gradient, self.gtol.share(sizes, sizes.steepest))
         inner = _Inner.run(problem, x, reduced, radius, is_small, is_asked, self.max_inner, is_movable)
         # In no norm that we know of is a step below this one: the region has shrunk to nothing.
         epsilon = machine_epsilon(x.dtype)
         is_stuck = jnp.all(jnp.abs(inner.step) <= epsilon * jnp.abs(x), axis=0) | (radius <= jnp.finfo(x.dtype).tiny)
         is_spent = is_small & (inner.predicted <= epsilon * jnp.abs(value))
-        failure = jnp.where(is_finite & inner.is_finite, Status.STALLED, Status.NON_FINITE)
+        failure = stopped_short(problem, self.gtol, sizes, x, gradient, is_stuck & ~is_small, is_finite & inner.is_finite)
         failure = jnp.where(is_stuck | ~inner.is_finite, failure, Status.RUNNING)
         # Negative curvature across a bound is no saddle.
         spent = jnp.where(is_weak, Status.CONVERGED_GRADIENT, Status.SADDLE_POINT)
@@ -152,6 +164,8 @@ class TrustRegionNewtonCG:
             radius=radius,
             displacement=inner.step,
             predicted=inner.predicted,
+            is_small=is_small,
+            sizes=sizes,
             status=jnp.where(is_taken, status, failure).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, (1 + inner.num_products) * problem.evaluations_per_gradient),
