@@ -487,7 +487,7 @@ class _Verdict:
         is_restarted = is_stuck & ~state.is_fresh & ~is_start
         gentle = safe_divide(jnp.ones_like(step_size), seen.old_largest, otherwise=1.0)
         bracket = select_lanes(is_restarted, Bracket.fresh(jnp.minimum(gentle, 1)), bracket)
-        was_rest = is_rest(given.is_gtol_given, given.sizes, seen.old_ratio, seen.old_largest)
+        was_rest = is_rest(given.is_gtol_given, given.sizes, seen.old_ratio, seen.old_largest, state.value, seen.width)
         given_up = jnp.where(was_rest, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(given.value == -jnp.inf, Status.UNBOUNDED, failure)

@@ -229,5 +229,5 @@ def _failure(
     reach = machine_epsilon(state.x.dtype) * jnp.abs(state.x)
     is_stuck = ~is_accepted & jnp.all(jnp.abs(step_size * path.direction) <= reach, axis=0)
     is_stuck = is_stuck | (~is_accepted & (step_size <= jnp.finfo(step_size.dtype).smallest_normal))
-    given_up = stopped_short(problem, gtol, state.sizes, state.x, state.gradient, is_stuck, is_finite)
+    given_up = stopped_short(problem, gtol, state.sizes, state.x, state.value, state.gradient, is_stuck, is_finite)
     return jnp.where(is_stuck, given_up, Status.RUNNING).astype(jnp.int32)

@@ -275,7 +275,7 @@ class LBFGS:
         is_small, sizes = assessed(
             problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, path.displacement, trial_value, trial_gradient
         )
-        given_up = stopped_short(problem, self.gtol, sizes, x, gradient, is_stuck, is_finite)
+        given_up = stopped_short(problem, self.gtol, sizes, x, value, gradient, is_stuck, is_finite)
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)

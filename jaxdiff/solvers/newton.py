@@ -218,7 +218,7 @@ def _status_after_rejection(
     is_spent = state.is_definite & is_finite & is_lost_in_rounding(-slope / 2, left, state.value)
     is_stuck = jnp.all(jnp.abs(next_step_size * state.direction) <= epsilon * jnp.abs(state.x), axis=0)
     is_stuck = is_stuck | (next_step_size <= epsilon**2)
-    given_up = stopped_short(problem, gtol, state.sizes, state.x, state.gradient, is_stuck & state.is_definite, is_finite)
+    given_up = stopped_short(problem, gtol, state.sizes, state.x, state.value, state.gradient, is_stuck & state.is_definite, is_finite)
     status = jnp.where(is_stuck, given_up, Status.RUNNING)
     return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)
 

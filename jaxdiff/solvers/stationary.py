@@ -143,13 +143,17 @@ def is_step_negligible(tolerance: GradientTolerance, sizes: Sizes, x: LaneVector
     return tolerance.is_met(gradient, max_norm(gradient)) & is_short
 
 
-def is_rest(is_given: Any, sizes: Sizes, ratio: LaneFloat, largest: LaneFloat) -> LaneBool:
+def is_rest(is_given: Any, sizes: Sizes, ratio: LaneFloat, largest: LaneFloat, value: LaneFloat, width: LaneFloat) -> LaneBool:
     """Whether a point from which no step leads on, for f has gone flat to rounding, is a minimum as far as rounding lets one see.
 
     A gradient that has hardly shrunk says nothing, however small: f may be too flat for its own rounding to show a descent. The arguments
     are those of `is_small`.
     """
-    return (ratio <= 1) & (is_given | (largest <= machine_epsilon(largest.dtype) ** 0.25 * sizes.steepest))
+    epsilon, size = machine_epsilon(largest.dtype), jnp.abs(value)
+    has_shrunk = largest <= epsilon**0.25 * sizes.steepest
+    unit = jnp.maximum(sizes.widest, width)
+    is_gain_small = (largest * unit <= epsilon**0.25 * size) | (size <= epsilon * sizes.highest)
+    return (ratio <= 1) & (is_given | (has_shrunk & is_gain_small))
 
 
 def assessed(
@@ -193,6 +197,7 @@ def stopped_short(
     tolerance: GradientTolerance,
     sizes: Sizes,
     x: LaneVector,
+    value: LaneFloat,
     gradient: LaneVector,
     is_stuck: LaneBool,
     is_finite: LaneBool,
@@ -201,7 +206,7 @@ def stopped_short(
 
     def rest() -> LaneBool:
         projected = problem.projected(x, gradient)
-        return is_rest(tolerance.is_given, sizes, max_norm(projected / tolerance.limit), max_norm(projected))
+        return is_rest(tolerance.is_given, sizes, max_norm(projected / tolerance.limit), max_norm(projected), value, max_norm(x))
 
     rests = jax.lax.cond(jnp.any(is_stuck), rest, lambda: jnp.zeros_like(is_stuck))
     return jnp.where(rests, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)).astype(jnp.int32)

@@ -306,6 +306,6 @@ def _status_after_rejection(
     is_spent = model.is_definite & is_finite & is_lost_in_rounding(promised, predicted, value)
     is_stuck = jnp.all(jnp.abs(displacement) <= epsilon * jnp.abs(x), axis=0)
     is_stuck = is_stuck | jnp.all(jnp.abs(displacement) <= jnp.finfo(x.dtype).tiny, axis=0)
-    given_up = stopped_short(problem, gtol, sizes, x, gradient, is_stuck & model.is_definite, is_finite)
+    given_up = stopped_short(problem, gtol, sizes, x, value, gradient, is_stuck & model.is_definite, is_finite)
     status = jnp.where(is_stuck, given_up, Status.RUNNING)
     return jnp.where(is_spent, Status.CONVERGED_VALUE, status).astype(jnp.int32)

@@ -149,7 +149,7 @@ class TrustRegionNewtonCG:
         epsilon = machine_epsilon(x.dtype)
         is_stuck = jnp.all(jnp.abs(inner.step) <= epsilon * jnp.abs(x), axis=0) | (radius <= jnp.finfo(x.dtype).tiny)
         is_spent = is_small & (inner.predicted <= epsilon * jnp.abs(value))
-        failure = stopped_short(problem, self.gtol, sizes, x, gradient, is_stuck & ~is_small, is_finite & inner.is_finite)
+        failure = stopped_short(problem, self.gtol, sizes, x, value, gradient, is_stuck & ~is_small, is_finite & inner.is_finite)
         failure = jnp.where(is_stuck | ~inner.is_finite, failure, Status.RUNNING)
         # Negative curvature across a bound is no saddle.
         spent = jnp.where(is_weak, Status.CONVERGED_GRADIENT, Status.SADDLE_POINT)
