@@ -31,6 +31,7 @@ from jaxdiff.solvers.path import Path, among_free, not_past
 from jaxdiff.solvers.stationary import GradientTolerance, Sizes, is_rest, is_small
 
 PRODUCTS_LIMIT = 12
+"""Parameters up to which the products of H and two vectors are written out number by number; above, they are sums of rows."""
 
 PACKED_LIMIT = PANEL_LIMIT
 """Parameters up to which the lower triangle of H stands for it: half the memory. Above, rows of H are sums of their own."""

@@ -153,7 +153,9 @@ def is_rest(is_given: Any, sizes: Sizes, ratio: LaneFloat, largest: LaneFloat, v
     has_shrunk = largest <= epsilon**0.25 * sizes.steepest
     unit = jnp.maximum(sizes.widest, width)
     is_gain_small = (largest * unit <= epsilon**0.25 * size) | (size <= epsilon * sizes.highest)
-    return (ratio <= 1) & (is_given | (has_shrunk & is_gain_small))
+    # Of a gradient that has fallen to rounding of the largest one nothing more can be asked, in double precision, however small f is.
+    is_rounding = (largest <= 8 * epsilon * sizes.steepest) & (epsilon < 1e-10)
+    return (ratio <= 1) & (is_given | (has_shrunk & is_gain_small) | is_rounding)
 
 
 def assessed(
