@@ -189,6 +189,21 @@ def test_one_and_many_agree_and_bad_lanes_leave_the_others_their_bits() -> None:
         np.testing.assert_array_equal(np.asarray(getattr(bad, field))[others], np.asarray(getattr(clean, field))[others])
 
 
+def test_other_numbers_never_compile_again() -> None:
+    traces = 0
+
+    def residual(x: jax.Array, a: jax.Array) -> jax.Array:
+        nonlocal traces
+        traces += 1
+        return x - a
+
+    jd.least_squares(residual, jnp.zeros(2), jnp.ones(2), f_scale=2.0)
+    first = traces
+    solver = jd.LevenbergMarquardt(gtol=1e-3, xtol=1e-3, damping=1.0)
+    jd.least_squares(residual, jnp.full(2, 3.0), jnp.full(2, 7.0), solver=solver, max_steps=9, f_scale=3.0)
+    assert traces == first > 0
+
+
 def test_bad_inputs_are_named_with_their_values() -> None:
     cases = [
         ({"bounds": (1.0, -1.0)}, ValueError, r"at index 0 the lower bound 1.0 exceeds the upper bound -1.0"),
