@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+from heldout_problems import HeldOut
 
 import jaxdiff as jd
 
@@ -31,15 +32,9 @@ INF = np.inf
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
-    """Residuals of a vector, a start, perhaps bounds and a robust loss."""
+class Fit(HeldOut):
+    """The same with a robust loss."""
 
-    name: str
-    source: str
-    residual: Callable[[jax.Array], jax.Array]
-    start: tuple[float, ...]
-    lower: Any = None
-    upper: Any = None
     loss: str = "linear"
     f_scale: float = 1.0
 

@@ -33,6 +33,17 @@ def filled(shape: tuple[int, ...], entries: Sequence[Any]) -> np.ndarray:
     return result.reshape(shape)
 
 
+def shared_out(shapes: Sequence[tuple[int, ...]], entries: Sequence[Any]) -> list[np.ndarray]:
+    """Object arrays of these shapes, filled one after the other.
+
+    Example:
+        >>> [part.tolist() for part in shared_out([(2,), ()], [1, 2, 3])]
+        [[1, 2], 3]
+    """
+    ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    return [filled(shape, entries[begin:end]) for shape, begin, end in zip(shapes, ends, ends[1:], strict=False)]
+
+
 def picked(flat: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The entries of a flat object array that stand at these places, in the shape of ``places``.
 

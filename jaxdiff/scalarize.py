@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxdiff._object_arrays import each_entry, filled, folded, picked
+from jaxdiff._object_arrays import each_entry, filled, folded, picked, shared_out
 
 LIMIT = 60_000
 """Elementwise operations up to which a function is written out."""
@@ -287,24 +287,16 @@ class Scalarizer:
         shapes = [value.shape for value in start]
         flat = lambda values: [self.spread(entry) for value in values for entry in value.reshape(-1)]  # noqa: E731
 
-        def arrays(entries: Sequence[Any]) -> list[np.ndarray]:
-            parts, place = [], 0
-            for shape in shapes:
-                size = int(np.prod(shape))
-                parts.append(filled(shape, entries[place : place + size]))
-                place += size
-            return parts
-
         def wants_more(entries: Any) -> Any:
-            return self.spread(self(params["cond_jaxpr"], [*of_cond, *arrays(entries)])[0][()])
+            return self.spread(self(params["cond_jaxpr"], [*of_cond, *shared_out(shapes, entries)])[0][()])
 
         def body(entries: Any) -> Any:
             running = wants_more(entries)
-            old = arrays(entries)
+            old = shared_out(shapes, entries)
             new = self(params["body_jaxpr"], [*of_body, *old])
             return flat([self.select(running, a, b) for a, b in zip(new, old, strict=True)])
 
-        return arrays(lax.while_loop(lambda entries: any_lane(wants_more(entries)), body, flat(start)))
+        return shared_out(shapes, lax.while_loop(lambda entries: any_lane(wants_more(entries)), body, flat(start)))
 
 
 def any_lane(condition: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiff._object_arrays import filled
+from jaxdiff._object_arrays import filled, shared_out
 from jaxdiff.loop import Outcome, step_where
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
@@ -202,23 +202,15 @@ def _kernel(
         lane = x.reshape(-1)[0]
         entries = [lax.select_n(lax.lt(lane, lane), entry, entry) for entry in entries]
 
-        def arrays(entries: Sequence[Any]) -> list[np.ndarray]:
-            parts, place = [], 0
-            for shape in shapes:
-                size = int(np.prod(shape))
-                parts.append(filled(shape, entries[place : place + size]))
-                place += size
-            return parts
-
         def body(carry: Any) -> Any:
             count, _, entries = carry
-            *new, running = scalarizer(stepping, [*held, *own, *arrays(entries)])
+            *new, running = scalarizer(stepping, [*held, *own, *shared_out(shapes, entries)])
             # One step behind: a block makes one round more than its slowest lane, and asks only once per round.
             new = [scalarizer.spread(entry) for part in new for entry in part.reshape(-1)]
             return count + jnp.int32(1), any_lane(scalarizer.spread(running.reshape(-1)[0])), new
 
         count, _, entries = lax.while_loop(lambda carry: carry[1], body, (jnp.int32(-1), jnp.bool_(True), entries))
-        for ref, part in zip(output_refs, scalarizer(finishing, arrays(entries)), strict=False):
+        for ref, part in zip(output_refs, scalarizer(finishing, shared_out(shapes, entries)), strict=False):
             for j, entry in enumerate(part.reshape(-1)):
                 ref[j, :] = scalarizer.spread(entry)
         output_refs[-1][0, :] = lax.broadcast_in_dim(count.astype(jnp.float32), (WARPGROUP,), ())
