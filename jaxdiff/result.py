@@ -70,7 +70,7 @@ _MESSAGES = {
     Status.LINE_SEARCH_FAILED: "Not converged: no step along the search direction lowers f enough.",
     Status.SADDLE_POINT: "Not a minimum: the gradient is small, but the Hessian has a direction of negative curvature.",
     Status.SINGULAR: "Not converged: the linear system of the step is singular.",
-    Status.UNBOUNDED: "Not a minimum: f falls to minus infinity.",
+    Status.UNBOUNDED: "Not a minimum: f falls to minus infinity, or falls on and on as x runs away.",
     Status.NON_FINITE: "Not converged: f or its derivative is not finite around the last point; x is the last finite one.",
     Status.NON_FINITE_START: "Not started: f or its derivative is not finite at the start.",
     Status.INVALID_DATA: "Not started: the data hold values that are not finite.",

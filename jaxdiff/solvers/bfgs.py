@@ -28,7 +28,7 @@ from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, not_past
-from jaxdiff.solvers.stationary import GradientTolerance, Sizes, is_rest, is_small
+from jaxdiff.solvers.stationary import GradientTolerance, Sizes, has_run_away, is_rest, is_small
 
 PRODUCTS_LIMIT = 12
 """Parameters up to which the products of H and two vectors are written out number by number; above, they are sums of rows."""
@@ -491,10 +491,12 @@ class _Verdict:
         was_rest = is_rest(given.is_gtol_given, given.sizes, seen.old_ratio, seen.old_largest, state.value, seen.width)
         given_up = jnp.where(was_rest, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE))
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
-        failure = jnp.where(given.value == -jnp.inf, Status.UNBOUNDED, failure)
+        last = jnp.where(is_start, jnp.inf, state.value)
+        runs_away = has_run_away(given.sizes, seen.width, given.value, last)
+        failure = jnp.where(runs_away, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
         has_ended = is_small(given.is_gtol_given, given.sizes, seen.ratio, seen.largest, given.value, seen.width, seen.stride)
-        status = jnp.where(is_accepted & has_ended, Status.CONVERGED_GRADIENT, failure)
+        status = jnp.where(is_accepted & has_ended & ~runs_away, Status.CONVERGED_GRADIENT, failure)
 
         # Below this the curvature is rounding; a division by it would destroy what has been learnt.
         is_safe = seen.curvature > epsilon * jnp.sqrt(seen.s_squared) * jnp.sqrt(seen.y_squared)

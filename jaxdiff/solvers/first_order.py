@@ -16,11 +16,11 @@ import optax
 from jaxdiff._numerics import default_gradient_tolerance
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector, PyTree
-from jaxdiff.linalg import is_all_finite, select_lanes
+from jaxdiff.linalg import is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, unevaluated
-from jaxdiff.solvers.stationary import Sizes, assessed
+from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away
 
 
 @pytree_dataclass
@@ -114,10 +114,11 @@ class FromOptax:
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient = select_lanes(is_finite | is_start, (new_x, new_value, new_gradient), (state.x, state.value, state.gradient))
         is_small, sizes = assessed(problem, self.gtol, state.sizes, is_start, is_finite, new_x, new_x - state.x, new_value, new_gradient)
+        runs_away = has_run_away(state.sizes, max_norm(new_x), new_value, state.value)
         status = jnp.where(is_small, Status.CONVERGED_GRADIENT, Status.RUNNING)
-        failure = jnp.where(new_value == -jnp.inf, Status.UNBOUNDED, Status.NON_FINITE)
+        failure = jnp.where(runs_away, Status.UNBOUNDED, Status.NON_FINITE)
         failure = jnp.where(is_start, Status.NON_FINITE_START, failure)
-        status = jnp.where(is_finite, status, failure)
+        status = jnp.where(is_finite & ~runs_away, status, failure)
         return FromOptaxState(
             x=x,
             value=value,

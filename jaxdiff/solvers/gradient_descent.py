@@ -16,13 +16,13 @@ from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_choice, check_positive
-from jaxdiff.linalg import dot, is_all_finite, select_lanes
+from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.line_search import CURVATURE, StrongBracket, is_sufficient_decrease, shortened
 from jaxdiff.solvers.path import Path, at_stop
-from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
+from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away, stopped_short
 
 NONMONOTONE = 0.85
 """eta of the mean of the last values: 0 lets f fall only, 1 takes the mean of all of them (Zhang and Hager's own constant)."""
@@ -140,12 +140,13 @@ class GradientDescent:
             step_size = jnp.where(is_accepted, 2 * state.step_size, shorter)
             step_size = jnp.where(is_start, state.step_size, step_size)
             failure = _failure(problem, self.gtol, state, path, is_accepted, step_size, is_finite)
-        failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
+        runs_away = has_run_away(state.sizes, max_norm(trial_x), trial_value, state.value)
+        failure = jnp.where(runs_away, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
         is_small, sizes = assessed(
             problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, path.displacement, trial_value, trial_gradient
         )
-        status = jnp.where(is_small, Status.CONVERGED_GRADIENT, failure)
+        status = jnp.where(is_small & ~runs_away, Status.CONVERGED_GRADIENT, failure)
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient = select_lanes(
             is_accepted | is_start, (trial_x, trial_value, trial_gradient), (state.x, state.value, state.gradient)

@@ -29,7 +29,7 @@ from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, open_ways
-from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
+from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away, stopped_short
 
 
 @pytree_dataclass
@@ -277,7 +277,8 @@ class LBFGS:
         )
         given_up = stopped_short(problem, self.gtol, sizes, x, value, gradient, is_stuck, is_finite)
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
-        failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
+        runs_away = has_run_away(state.sizes, max_norm(trial_x), trial_value, state.value)
+        failure = jnp.where(runs_away, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
         return LBFGSState(
             x=x,
@@ -291,7 +292,7 @@ class LBFGS:
             is_fresh=is_fresh,
             bracket=bracket,
             sizes=sizes,
-            status=jnp.where(is_small, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
+            status=jnp.where(is_small & ~runs_away, Status.CONVERGED_GRADIENT, failure).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient),
         )

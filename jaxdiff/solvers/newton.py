@@ -22,10 +22,10 @@ from jaxdiff.linalg import all_entries, all_rows, dot, is_all_finite, matvec, ma
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance, unevaluated
-from jaxdiff.solvers.line_search import is_lost_in_rounding, is_sufficient_decrease, shortened
+from jaxdiff.solvers.line_search import CURVATURE, is_lost_in_rounding, is_sufficient_decrease, shortened
 from jaxdiff.solvers.path import Path, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
-from jaxdiff.solvers.stationary import Sizes, is_stationary, is_step_negligible, stopped_short
+from jaxdiff.solvers.stationary import Sizes, has_run_away, is_stationary, is_step_negligible, stopped_short
 
 
 @pytree_dataclass
@@ -38,7 +38,7 @@ class NewtonState:
         gradient: its gradient there.
         direction: the step to try next, before it is multiplied by ``step_size``.
         is_definite: whether ``direction`` is the Newton step of a safely positive definite Hessian.
-        step_size: multiple of ``direction`` to try next.
+        step_size: multiple of ``direction`` to try next; above one where the Hessian is not definite and f falls on.
         sizes: how large f, its gradient and x have been.
         status: codes of `Status`.
         num_steps: trials made.
@@ -127,11 +127,16 @@ class Newton:
             problem, trial_x, path.displacement, trial_value, trial_gradient, trial_hessian, state.sizes, state.num_steps >= 0
         )
         largest = max_norm(problem.projected(trial_x, trial_gradient))
-        sizes = state.sizes.with_point(is_accepted, state.num_steps < 0, largest, trial_value, max_norm(trial_x))
+        width = max_norm(trial_x)
+        sizes = state.sizes.with_point(is_accepted, state.num_steps < 0, largest, trial_value, width)
         shorter = path.not_past_first_stop(state.step_size, shortened(state.step_size, state.value, trial_value, mean_slope))
-        step_size = jnp.where(is_accepted, 1, shorter).astype(state.step_size.dtype)
+        # Without a model that has a minimum a step has no length of its own: as long as f falls as steeply as before, twice the last one.
+        is_falling = ~state.is_definite & ~is_definite & (trial_slope <= CURVATURE * slope) & (slope < 0)
+        longer = jnp.where(is_falling, jnp.maximum(2 * state.step_size, 1), 1)
+        step_size = jnp.where(is_accepted, longer, shorter).astype(state.step_size.dtype)
         rejected = _status_after_rejection(problem, self.gtol, state, slope, step_size, is_finite)
-        rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
+        runs_away = has_run_away(state.sizes, width, trial_value, state.value)
+        rejected = jnp.where(runs_away, Status.UNBOUNDED, rejected)
         rejected = jnp.where(state.num_steps < 0, Status.NON_FINITE_START, rejected)
         # A start that is not finite is shown as it is: its value is the evidence.
         x, value, gradient, direction, is_definite = select_lanes(
@@ -147,7 +152,7 @@ class Newton:
             is_definite=is_definite,
             step_size=step_size,
             sizes=sizes,
-            status=jnp.where(is_accepted, assessed, rejected).astype(jnp.int32),
+            status=jnp.where(is_accepted & ~runs_away, assessed, rejected).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient + probes),
         )

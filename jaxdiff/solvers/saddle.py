@@ -21,7 +21,9 @@ def probe_null_vectors(
     epsilon = machine_epsilon(x.dtype)
     size = jnp.maximum(jnp.abs(x), 1)
     largest = jnp.max(jnp.abs(hessian), axis=(0, 1))
-    scaled = hessian / jnp.where(largest > 0, largest, 1)
+    # By its root twice: near overflow the reciprocal of the largest entry is a subnormal number, which is flushed to zero.
+    root = jnp.sqrt(jnp.where(largest > 0, largest, 1))
+    scaled = hessian / root / root
     scaled = jnp.where(jnp.all(jnp.isfinite(scaled), axis=(0, 1)), scaled, 0)
     eigenvalues, eigenvectors = smallest_eigenpairs(scaled)
     # Short enough for a third-order term to show above rounding, (eps^(1/4))^3 > eps; and far enough to look over the rim of a plateau.

@@ -158,6 +158,28 @@ def is_rest(is_given: Any, sizes: Sizes, ratio: LaneFloat, largest: LaneFloat, v
     return (ratio <= 1) & (is_given | (has_shrunk & is_gain_small) | is_rounding)
 
 
+def has_run_away(sizes: Sizes, width: LaneFloat, value: LaneFloat, last_value: LaneFloat) -> LaneBool:
+    """Whether a trial shows that there is no minimum to be found this way: f is -inf, or falls on where f or x is beyond all measure.
+
+    Of x that is eps^(-5/2) of the start's largest entry, or of one: no digit is left there of where it came from, and a gradient that is
+    small may be so by underflow. Of f it is where its square overflows, if no f before was nearly as large. Both are our own.
+
+    Args:
+        sizes: of the points before.
+        width: largest entry of the trial.
+        value: f there.
+        last_value: f at the point before; +inf where there is none.
+
+    Example:
+        >>> sizes = Sizes(*3 * [jnp.ones(2)])
+        >>> has_run_away(sizes, jnp.array([1e18, 1e3], "float32"), jnp.array([-5.0, -jnp.inf]), jnp.zeros(2)).tolist()
+        [True, True]
+    """
+    limit = max(machine_epsilon(value.dtype) ** -2.5, 1e17) * jnp.maximum(sizes.widest, 1)
+    is_deep = (value <= -(float(jnp.finfo(value.dtype).max) ** 0.5)) & (value <= -1.5 * sizes.highest)
+    return (value == -jnp.inf) | ((value < last_value) & (last_value < jnp.inf) & ((width >= limit) | is_deep))
+
+
 def assessed(
     problem: Minimize,
     tolerance: GradientTolerance,

@@ -25,7 +25,7 @@ from jaxdiff.solvers.base import check_dense, counted, default_newton_tolerance,
 from jaxdiff.solvers.line_search import is_lost_in_rounding
 from jaxdiff.solvers.path import Path, among_free, among_movable, open_ways, with_identity
 from jaxdiff.solvers.saddle import probe_null_vectors
-from jaxdiff.solvers.stationary import Sizes, is_stationary, is_step_negligible, stopped_short
+from jaxdiff.solvers.stationary import Sizes, has_run_away, is_stationary, is_step_negligible, stopped_short
 from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius, solve_in_ball
 
 MEMORY_OF_SCALE = 0.5
@@ -218,7 +218,8 @@ class TrustRegionNewton:
         displacement, predicted = select_lanes(has_escape, (escape, gain), (displacement, predicted))
         radius = jnp.where(has_escape, jnp.maximum(radius, model.length(escape)), radius)
         rejected = _status_after_rejection(problem, self.gtol, sizes, x, value, gradient, model, displacement, predicted, is_finite)
-        rejected = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, rejected)
+        runs_away = has_run_away(state.sizes, max_norm(trial_x), trial_value, state.value)
+        rejected = jnp.where(runs_away, Status.UNBOUNDED, rejected)
         rejected = jnp.where(is_start, Status.NON_FINITE_START, rejected)
         return TrustRegionNewtonState(
             x=x,
@@ -229,7 +230,7 @@ class TrustRegionNewton:
             displacement=displacement,
             predicted=predicted,
             sizes=sizes,
-            status=jnp.where(is_taken, status, rejected).astype(jnp.int32),
+            status=jnp.where(is_taken & ~runs_away, status, rejected).astype(jnp.int32),
             num_steps=counted(state.num_steps, 1),
             num_evaluations=counted(state.num_evaluations, problem.evaluations_per_gradient + probes),
         )

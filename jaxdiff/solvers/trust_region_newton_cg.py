@@ -24,7 +24,7 @@ from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, unevaluated
 from jaxdiff.solvers.path import Path, among_free, among_movable
-from jaxdiff.solvers.stationary import Sizes, assessed, stopped_short
+from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away, stopped_short
 from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius
 
 
@@ -154,9 +154,10 @@ class TrustRegionNewtonCG:
         # Negative curvature across a bound is no saddle.
         spent = jnp.where(is_weak, Status.CONVERGED_GRADIENT, Status.SADDLE_POINT)
         failure = jnp.where(~is_taken & is_spent, spent, failure)
-        failure = jnp.where(trial_value == -jnp.inf, Status.UNBOUNDED, failure)
+        runs_away = has_run_away(state.sizes, max_norm(trial_x), trial_value, state.value)
+        failure = jnp.where(runs_away, Status.UNBOUNDED, failure)
         failure = jnp.where(is_start & ~is_finite, Status.NON_FINITE_START, failure)
-        status = jnp.where(is_small & ~inner.is_negative, Status.CONVERGED_GRADIENT, failure)
+        status = jnp.where(is_small & ~inner.is_negative & ~runs_away, Status.CONVERGED_GRADIENT, failure)
         return TrustRegionNewtonCGState(
             x=x,
             value=value,
