@@ -157,4 +157,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBPACKAGES, *_HOME})
+    own = {name for name in globals() if name.startswith("__")}
+    return sorted({*own, *_SUBPACKAGES, *_HOME})

@@ -92,10 +92,10 @@ def minimize(
         >>> float(result.x["u"]), result.status_name
         (3.0, 'CONVERGED_GRADIENT')
     """
-    given = gather(fun, x0, args, bounds=bounds, fixed=fixed, scale=scale)
+    given = gather(fun, x0, args, bounds=bounds, fixed=fixed, scale=scale, solver=solver)
     report = reporter(callback, verbose)
     problem = given.problem(Minimize, derivatives, has_aux)
-    result = _solve(problem, given, solver, max_steps, ALONE, history, max_evals, differentiation, report)
+    result = _solve(problem, given, given.solver, max_steps, ALONE, history, max_evals, differentiation, report)
     return of_one(result, report, verbose, throw)
 
 
@@ -130,7 +130,7 @@ def minimize_batch(
         x0: starts, a pytree like that of one problem with a leading axis on each leaf.
         args: data; see ``in_axes``.
         in_axes: which axis of each of ``(x0, *args)`` counts the problems, None where they share it; as in ``jax.vmap``.
-        solver: as in `minimize`.
+        solver: as in `minimize`; its tolerances may be arrays with one for each problem.
         derivatives: as in `minimize`.
         bounds: as in `minimize`, shared by all problems; a leaf with a leading axis of problems has bounds for each.
         fixed: as in `minimize`, shared or for each problem likewise.
@@ -159,9 +159,9 @@ def minimize_batch(
         ([0.0, 1.0, 2.0, 3.0], True)
     """
     check_options(options)
-    given = gather(fun, x0, args, is_batch=True, in_axes=in_axes, bounds=bounds, fixed=fixed, scale=scale)
+    given = gather(fun, x0, args, is_batch=True, in_axes=in_axes, bounds=bounds, fixed=fixed, scale=scale, solver=solver)
     problem = given.problem(Minimize, derivatives, has_aux)
-    result = _solve(problem, given, solver, max_steps, options, history, max_evals, differentiation)
+    result = _solve(problem, given, given.solver, max_steps, options, history, max_evals, differentiation)
     return result.raise_if_failed() if throw else result
 
 
@@ -182,7 +182,7 @@ def _solve(
     solver = resolve_tolerances(solver, problem.packing, problem.derivatives.is_exact)
     max_steps = check_count(max_steps, "max_steps")
     check_choice(differentiation, "differentiation", ("implicit", "unrolled"))
-    solver, starts, length = wrapped(solver, max_evals, report), given.starts, history_length(history, max_steps)
+    solver, starts, length = wrapped(solver, problem, max_evals, report), given.starts, history_length(history, max_steps)
     plan = plan_of(options, problem, starts.shape[0], length > 0)
     num_unrolled = None
     if differentiation == "unrolled":

@@ -116,13 +116,13 @@ class _Chunks:
 
         return [cut(leaf, axis) for leaf, axis in zip(jax.tree.leaves(self.trees), self.axes, strict=True)]
 
-    def _own(self, tree: PyTree, rows: slice) -> PyTree:
+    def _own(self, tree: PyTree, rows: slice, own_shapes: set[tuple[int, ...]]) -> PyTree:
         """Bounds, scales and the like of these problems alone; what all share as it is."""
         count = self.num_problems
 
         def cut(leaf: Any) -> Any:
             shape = np.shape(leaf)
-            has_all = len(shape) > 0 and shape[0] == count and shape[1:] in self.own_shapes and shape not in self.own_shapes
+            has_all = len(shape) > 0 and shape[0] == count and shape[1:] in own_shapes and shape not in self.own_shapes
             return leaf[rows] if has_all else leaf
 
         return jax.tree.map(cut, tree)
@@ -134,7 +134,12 @@ class _Chunks:
         for name, tree in zip(self.names, trees, strict=False):
             changed[name] = tuple(trees[self.names.index("args") :]) if name == "args" else tree
         given = self.bound.arguments
-        changed |= {name: self._own(given[name], rows) for name in _OWN if given.get(name) is not None}
+        changed |= {name: self._own(given[name], rows, self.own_shapes) for name in _OWN if given.get(name) is not None}
+        solver: Any = given.get("solver")
+        tolerances = {name: getattr(solver, name) for name in getattr(solver, "tolerance_names", ())}
+        if any(value is not None for value in tolerances.values()):
+            # A tolerance of one problem may be one number.
+            changed["solver"] = dataclasses.replace(solver, **self._own(tolerances, rows, self.own_shapes | {()}))
         return self.function(**(given | changed))
 
     def _fingerprint(self, begin: int, size: int) -> str:

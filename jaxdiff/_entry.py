@@ -19,6 +19,7 @@ from jax.core import Tracer
 
 from jaxdiff._bounds import check_takes_bounds, flat_bounds, flat_fixed, flat_scale, held_in_place
 from jaxdiff._progress import Report, Reporting, WithinBudget
+from jaxdiff._tolerances import taken_apart, with_tests
 from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import as_data, as_float_leaves, check_count, closest
 from jaxdiff.batch.options import BatchOptions, Plan
@@ -50,6 +51,8 @@ class Given:
         is_bounded: whether there are bounds or fixed parameters.
         is_scaled: whether there is a scale.
         has_limits: whether bounds were given, and not only fixed parameters.
+        solver: as given, without tolerances that differ from problem to problem.
+        tolerances: the names of those.
     """
 
     fun: Objective
@@ -60,6 +63,13 @@ class Given:
     is_bounded: bool
     is_scaled: bool
     has_limits: bool
+    solver: Any = None
+    tolerances: tuple[str, ...] = ()
+
+    @property
+    def num_own(self) -> int:
+        """How many of the last members of ``args`` are scale and tolerances, where there are no bounds."""
+        return (1 if self.is_scaled else 0) + len(self.tolerances)
 
     def problem(self, kind: type[Any], derivatives: Any, has_aux: bool, **fields: Any) -> Any:
         """A problem of this kind.
@@ -86,6 +96,7 @@ class Given:
             bool(has_aux),
             is_bounded=self.is_bounded,
             is_scaled=self.is_scaled,
+            tolerances=self.tolerances,
             **fields,
         )
 
@@ -102,6 +113,7 @@ def gather(
     bounds: Any = None,
     fixed: Any = None,
     scale: Any = None,
+    solver: Any = None,
 ) -> Given:
     """Check and flatten what an entry was given, for one problem or a batch.
 
@@ -137,9 +149,12 @@ def gather(
     own = () if sides is None else sides
     units = flat_scale(scale, packing, num_problems)
     if units is not None:
-        starts, own = starts / units, (units, *(side / units for side in own))
+        starts, own = starts / units, tuple(side / units for side in own)
+    solver, tolerances = taken_apart(solver, packing, num_problems) if num_problems else (solver, {})
+    own = (*(() if units is None else (units,)), *tolerances.values(), *own)
     args, is_batched = (*args, *own), (*is_batched, *(member.ndim == 2 for member in own))
-    return Given(fun, args, is_batched, packing, starts, sides is not None, units is not None, has_limits)
+    is_bounded, is_scaled = sides is not None, units is not None
+    return Given(fun, args, is_batched, packing, starts, is_bounded, is_scaled, has_limits, solver, tuple(tolerances))
 
 
 def _row(x: jax.Array) -> Starts:
@@ -160,8 +175,9 @@ def settled(solver: Any, problem: Minimize, has_limits: bool, instead: str) -> A
     return solver
 
 
-def wrapped(solver: Any, max_evals: Any, report: Report | None) -> Any:
-    """The solver with a budget of evaluations, and reporting its steps, where either is asked for."""
+def wrapped(solver: Any, problem: Minimize, max_evals: Any, report: Report | None) -> Any:
+    """The solver, its tolerances resolved, with further tests, a budget of evaluations, and reports of its steps, where asked for."""
+    solver = with_tests(solver, problem)
     if max_evals is not None:
         solver = WithinBudget(solver, check_count(max_evals, "max_evals", minimum=1))
     return solver if report is None else Reporting(solver, report)

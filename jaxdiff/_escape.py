@@ -41,7 +41,8 @@ def escaped(result: FitResult, problem: LeastSquares, starts: Starts, again: Cal
     if index.size == 0:
         return result
     small, held = taken(problem, starts, index)
-    kept = {name: getattr(small, name) for name in ("fun", "args", "is_batched", "packing", "derivatives", "has_aux", "is_scaled")}
+    names = ("fun", "args", "is_batched", "packing", "derivatives", "has_aux", "is_scaled", "tolerances")
+    kept = {name: getattr(small, name) for name in names}
     equations = Root(**kept)
     epsilon = machine_epsilon(held.dtype)
     solver: Any = NewtonRoot(xtol=np.asarray(epsilon**0.75, held.dtype), ftol=np.asarray(0.0, held.dtype))

@@ -124,11 +124,11 @@ def least_squares(
         >>> round(float(result.x["a"]), 4), round(float(result.x["k"]), 4), bool(result.success)
         (3.0, 0.5, True)
     """
-    given = gather(residual, x0, args, bounds=bounds, fixed=fixed, scale=scale)
+    given = gather(residual, x0, args, bounds=bounds, fixed=fixed, scale=scale, solver=solver)
     report = reporter(callback, verbose)
     wanted = Wanted(bool(covariance))
     problem = _problem(given, derivatives, has_aux, loss, f_scale)
-    result = _solve_fit(problem, given, solver, max_steps, ALONE, history, wanted, max_evals, report)
+    result = _solve_fit(problem, given, given.solver, max_steps, ALONE, history, wanted, max_evals, report)
     return of_one(result, report, verbose, throw)
 
 
@@ -196,9 +196,9 @@ def least_squares_batch(
         ([0.0, 1.0, 2.0, 3.0], True)
     """
     check_options(options)
-    given = gather(residual, x0, args, is_batch=True, in_axes=in_axes, bounds=bounds, fixed=fixed, scale=scale)
+    given = gather(residual, x0, args, is_batch=True, in_axes=in_axes, bounds=bounds, fixed=fixed, scale=scale, solver=solver)
     problem = _problem(given, derivatives, has_aux, loss, f_scale)
-    result = _solve_fit(problem, given, solver, max_steps, options, history, Wanted(bool(covariance)), max_evals)
+    result = _solve_fit(problem, given, given.solver, max_steps, options, history, Wanted(bool(covariance)), max_evals)
     return result.raise_if_failed() if throw else result
 
 
@@ -301,11 +301,11 @@ def curve_fit(
     y = as_float_leaves(y, "y")
     errors, held = _errors(sigma, jnp.shape(y))
     residual = CurveResidual(model, _is_spread(model, p0), errors)
-    given = gather(residual, p0, (x, y, *held), name="p0", data_name="data", bounds=bounds, fixed=fixed, scale=scale)
+    given = gather(residual, p0, (x, y, *held), name="p0", data_name="data", bounds=bounds, fixed=fixed, scale=scale, solver=solver)
     report = reporter(callback, verbose)
     problem = _problem(given, derivatives, False, loss, f_scale)
     wanted = Wanted(True, True, bool(absolute_sigma))
-    result = _solve_fit(problem, given, solver, max_steps, ALONE, history, wanted, max_evals, report)
+    result = _solve_fit(problem, given, given.solver, max_steps, ALONE, history, wanted, max_evals, report)
     return of_one(result, report, verbose, throw)
 
 
@@ -398,9 +398,10 @@ def curve_fit_batch(
         bounds=bounds,
         fixed=fixed,
         scale=scale,
+        solver=solver,
     )
     problem = _problem(given, derivatives, False, loss, f_scale)
-    result = _solve_fit(problem, given, solver, max_steps, options, history, Wanted(True, True, bool(absolute_sigma)), max_evals)
+    result = _solve_fit(problem, given, given.solver, max_steps, options, history, Wanted(True, True, bool(absolute_sigma)), max_evals)
     return result.raise_if_failed() if throw else result
 
 
@@ -491,7 +492,8 @@ def _solve_fit(
     starts, length = given.starts, history_length(history, max_steps)
     plan = plan_of(options, problem, starts.shape[0], length > 0)
     with explain_tracing_errors():
-        result = execute(_run_fit, problem, wrapped(solver, max_evals, report), starts, max_steps, plan, trace_length=length, wanted=wanted)
+        solver = wrapped(solver, problem, max_evals, report)
+        result = execute(_run_fit, problem, solver, starts, max_steps, plan, trace_length=length, wanted=wanted)
     if is_traced((result.status, problem)):
         return result
 

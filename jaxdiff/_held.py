@@ -67,10 +67,10 @@ def hold_unknowns(fixed: Any, given: Given, derivatives: Any) -> tuple[Given, He
     if not index:
         raise ValueError("fixed is True for every unknown; expected at least one that moves")
     place = Place(given.packing, index)
-    chosen, own = np.asarray(index), 1 if given.is_scaled else 0
+    chosen, own = np.asarray(index), given.num_own
     user, units = given.args[: len(given.args) - own], given.args[len(given.args) - own :]
     # The start in the user's units; one problem shares it, so that it may be looked at without an axis of problems.
-    whole = given.starts * units[0] if units else given.starts
+    whole = given.starts * units[0] if given.is_scaled else given.starts
     is_many = any(given.is_batched) or whole.shape[0] != 1
     whole = whole if is_many else whole[0]
     leaves = len(jax.tree.leaves(user))
@@ -81,7 +81,7 @@ def hold_unknowns(fixed: Any, given: Given, derivatives: Any) -> tuple[Given, He
     smaller = dataclasses.replace(
         given,
         fun=HeldFunction(given.fun, place),
-        args=(*user, whole, *(unit[..., chosen] for unit in units)),
+        args=(*user, whole, *(unit[..., chosen] if unit.shape[-1] == given.packing.size else unit for unit in units)),
         is_batched=batched,
         packing=packing,
         starts=given.starts[:, chosen],

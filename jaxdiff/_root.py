@@ -27,6 +27,7 @@ from jaxdiff._entry import (
 )
 from jaxdiff._held import hold_unknowns
 from jaxdiff._progress import Progress, Report
+from jaxdiff._tolerances import with_tests
 from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import as_data, as_float_leaves, check_count, check_tolerance, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
@@ -114,9 +115,9 @@ def root(
     """
     _check_solver(solver, is_bracketing=False)
     report = reporter(callback, verbose)
-    given, held = hold_unknowns(fixed, gather(fun, x0, args, scale=scale), derivatives)
+    given, held = hold_unknowns(fixed, gather(fun, x0, args, scale=scale, solver=solver), derivatives)
     problem = _problem(given, held.derivatives, has_aux, held.place)
-    result = _solve(problem, solver, given.starts, max_steps, ALONE, history, max_evals, report)
+    result = _solve(problem, given.solver, given.starts, max_steps, ALONE, history, max_evals, report)
     return of_one(result, report, verbose, throw)
 
 
@@ -178,12 +179,12 @@ def root_batch(
     may_begin_plain = solver is None and options.mode == "auto" and history is False and max_evals is None
     solver = NewtonRoot() if solver is None else solver
     _check_solver(solver, is_bracketing=False)
-    given, held = hold_unknowns(fixed, gather(fun, x0, args, is_batch=True, in_axes=in_axes, scale=scale), derivatives)
+    given, held = hold_unknowns(fixed, gather(fun, x0, args, is_batch=True, in_axes=in_axes, scale=scale, solver=solver), derivatives)
     problem = _problem(given, held.derivatives, has_aux, held.place)
     plain: tuple[int, ...] = ()
     if may_begin_plain and problem.packing.size == 1 and isinstance(problem.derivatives, Autodiff):
         plain = () if is_traced((problem, given.starts, max_steps)) else PLAIN_STEPS
-    result = _solve(problem, solver, given.starts, max_steps, options, history, max_evals, plain=plain)
+    result = _solve(problem, given.solver, given.starts, max_steps, options, history, max_evals, plain=plain)
     return result.raise_if_failed() if throw else result
 
 
@@ -298,8 +299,8 @@ def root_scalar_batch(
     if any(end.ndim != 1 for end in ends):
         raise ValueError(f"bracket has ends of shapes {[end.shape for end in ends]}; expected one number for each problem")
     arg_axes = jax.tree.structure(args).unflatten(axes[1])
-    given = gather(fun, ends[0], args, is_batch=True, in_axes=(0, *arg_axes))
-    result = _solve(_problem(given, Autodiff(), has_aux), solver, jnp.stack(ends, axis=1), max_steps, options, history)
+    given = gather(fun, ends[0], args, is_batch=True, in_axes=(0, *arg_axes), solver=solver)
+    result = _solve(_problem(given, Autodiff(), has_aux), given.solver, jnp.stack(ends, axis=1), max_steps, options, history)
     return result.raise_if_failed() if throw else result
 
 
@@ -317,7 +318,7 @@ def _ends(bracket: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def _problem(given: Given, derivatives: Any, has_aux: bool, place: Any = None) -> Root:
-    user = len(given.args) - (1 if given.is_scaled else 0)
+    user = len(given.args) - given.num_own
     args = given.args[:user]
     with explain_tracing_errors():
         fun_packing = output_packing(given.fun, given.packing, bool(has_aux), args, given.is_batched[: len(jax.tree.leaves(args))])
@@ -349,10 +350,10 @@ def _solve(
             return _solve(problem, chosen, starts, max_steps, options, history, plain=plain[1:])
 
         amend = lambda result: retry(result, problem, starts, again)  # noqa: E731
-        solver, max_steps_now = PlainNewton(solver.xtol, solver.ftol), min(max_steps, plain[0])
+        solver, max_steps_now = with_tests(PlainNewton(solver.xtol, solver.ftol), problem), min(max_steps, plain[0])
         options_now = dataclasses.replace(options, mode="lockstep")
     else:
-        solver, max_steps_now, options_now = wrapped(solver, max_evals, report), max_steps, options
+        solver, max_steps_now, options_now = wrapped(solver, problem, max_evals, report), max_steps, options
     # Whether F vanishes to rounding is read off its rounding errors: the compiler must leave sums in their order.
     plan = plan_of(options_now, problem, starts.shape[0], length > 0, may_reassociate=False)
     with explain_tracing_errors():

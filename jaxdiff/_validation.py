@@ -210,9 +210,10 @@ def check_tolerance(value: Any, name: str, dtype: DType, *, zero_disables: bool 
         is_fine = np.isfinite(array) & (array >= epsilon)
         if zero_disables:
             is_fine |= array == 0
-        if not np.all(is_fine):
+        for index in np.argwhere(~is_fine)[:1]:
+            shown = repr(leaf) if array.ndim == 0 else f"{array[tuple(index)]} at {tuple(index.tolist())}"
             expected = f"a finite number >= {epsilon:.3g}, the machine epsilon of {jnp.dtype(dtype).name}"
-            raise ValueError(f"{name} = {leaf!r}; expected {expected}{' (or 0 to switch this test off)' if zero_disables else ''}")
+            raise ValueError(f"{name} = {shown}; expected {expected}{' (or 0 to switch this test off)' if zero_disables else ''}")
 
 
 def check_positive(value: Any, name: str) -> None:

@@ -150,7 +150,8 @@ class Minimize:
 
     Bounds are data: they ride as the last two members of ``args``, so that a lane that is refilled brings its own. A solver that takes
     bounds asks ``free`` which parameters may move, and puts every trial through ``project``. A scale rides before them: solvers then see
-    x divided by it, bounds likewise, and what they find is brought back by ``unscaled``.
+    x divided by it, bounds likewise, and what they find is brought back by ``unscaled``. Between the two ride tolerances that differ from
+    problem to problem.
 
     Attributes:
         fun: the user's function for one problem, called as ``fun(x, *args)``.
@@ -160,7 +161,8 @@ class Minimize:
         derivatives: where derivatives come from: autodiff, finite differences, or supplied by the user.
         has_aux: whether ``fun`` returns ``(value, aux)``.
         is_bounded: whether the last two members of ``args`` are the lower and the upper bounds, ``[n]`` or ``[n, lanes]``.
-        is_scaled: whether the member before them is the typical size of each parameter, likewise.
+        is_scaled: whether the first of the problem's own members is the typical size of each parameter, likewise.
+        tolerances: names of the tolerances that ride behind it, ``[1 or n, lanes]`` each.
     """
 
     fun: Objective = static()
@@ -171,6 +173,7 @@ class Minimize:
     has_aux: bool = static(default=False)
     is_bounded: bool = static(default=False)
     is_scaled: bool = static(default=False)
+    tolerances: tuple[str, ...] = static(default=())
 
     @property
     def evaluations_per_gradient(self) -> int:
@@ -184,8 +187,8 @@ class Minimize:
 
     @property
     def num_own(self) -> int:
-        """How many of the last members of ``args`` are scale and bounds, and not for ``fun``."""
-        return (2 if self.is_bounded else 0) + (1 if self.is_scaled else 0)
+        """How many of the last members of ``args`` are scale, tolerances and bounds, and not for ``fun``."""
+        return (2 if self.is_bounded else 0) + (1 if self.is_scaled else 0) + len(self.tolerances)
 
     @property
     def units(self) -> jax.Array | None:
@@ -212,6 +215,13 @@ class Minimize:
         """The lower and the upper bounds, ``[n, lanes]`` or ``[n, 1]``; only where ``is_bounded``."""
         lower, upper = self.args[-2:]
         return (lower, upper) if jnp.ndim(lower) == 2 else (lower[:, None], upper[:, None])
+
+    @property
+    def own_tolerances(self) -> dict[str, jax.Array]:
+        """The tolerances that differ from lane to lane, ``[n, lanes]``, or ``[lanes]`` for all parameters alike."""
+        begin = len(self.args) - self.num_own + (1 if self.is_scaled else 0)
+        held = self.args[begin : begin + len(self.tolerances)]
+        return {name: value[0] if value.shape[0] == 1 else value for name, value in zip(self.tolerances, held, strict=True)}
 
     def over_lanes(self, function: Callable[..., Any], *blocks: PyTree) -> Any:
         """Apply ``function(*one_lane_of_each_block, *args)`` in every lane; results carry the lanes last."""

@@ -62,8 +62,8 @@ class Status(enum.IntEnum):
 _MESSAGES = {
     Status.RUNNING: "Still running.",
     Status.CONVERGED_GRADIENT: "Converged: the gradient is as small as gtol asks.",
-    Status.CONVERGED_VALUE: "Converged: the decrease that the model still promises is as small as ftol asks.",
-    Status.CONVERGED_STEP: "Converged: the step to the minimum of the model is as small as xtol asks.",
+    Status.CONVERGED_VALUE: "Converged: the decrease of f that is still promised is as small as ftol asks.",
+    Status.CONVERGED_STEP: "Converged: the step that would come next is as small as xtol asks.",
     Status.MAX_STEPS: "Not converged: max_steps were taken.",
     Status.MAX_EVALS: "Not converged: max_evals evaluations were made.",
     Status.STALLED: "Not converged: f no longer falls at this precision, though the gradient is not small enough.",

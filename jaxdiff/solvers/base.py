@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._numerics import machine_epsilon
+from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon
 from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_tolerance, is_traced
 from jaxdiff.problem import LeastSquares, Minimize, Packing
@@ -52,6 +52,9 @@ class Solver(Protocol):
         name: the word for it in configs and tables.
         tolerance_names: which of gtol, xtol, ftol it has; None stands for the default of the dtype.
 
+    A solver that tests gradients only says by a class variable ``has_optional_tests = True`` that its xtol and ftol, None by default, are
+    tested from outside.
+
     A solver of many short steps may say in ``steps_per_round`` after how many of them a batch looks for lanes that have stopped.
 
     A solver whose gtol has the units of a gradient says so by a class variable ``weighs_gradient = True``; it is handed a
@@ -61,8 +64,8 @@ class Solver(Protocol):
     name: ClassVar[str]
     tolerance_names: ClassVar[tuple[str, ...]]
 
-    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
-        """The tolerance that None stands for; ``is_exact`` tells whether derivatives are exact to rounding."""
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float | None:
+        """The tolerance that None stands for; ``is_exact`` tells whether derivatives are exact to rounding. None: there is no such test."""
         ...
 
     def init(self, problem: Minimize, x: LaneVector) -> Any:
@@ -93,6 +96,10 @@ def resolve_tolerances(solver: Any, packing: Packing, is_exact: bool) -> Any:
             value = solver.default_tolerance(name, dtype, is_exact)
         else:
             check_tolerance(value, name, dtype, zero_disables=name != "gtol")
+            if name == "ftol" and not (jax.tree_util.all_leaves([value]) and np.ndim(value) == 0):
+                raise ValueError(f"ftol = {value!r}; expected one number, for f is one; in a batch, or one for each problem")
+        if value is None:
+            continue
         resolved[name] = spread_tolerance(value, packing)
         if name == "gtol" and getattr(solver, "weighs_gradient", False):
             resolved[name] = GradientTolerance(resolved[name], np.bool_(is_given))
@@ -110,6 +117,9 @@ def spread_tolerance(value: Any, packing: Packing, like: str = "x0") -> Any:
     leaves, structure = jax.tree.flatten(value)
     if structure != packing.structure:
         raise ValueError(f"a tolerance is a pytree like {structure}; expected one number, or a pytree like {like}: {packing.structure}")
+    for leaf, shape in zip(leaves, packing.shapes, strict=True):
+        if np.shape(leaf) not in ((), shape):
+            raise ValueError(f"a tolerance has a leaf of shape {np.shape(leaf)}; expected one number, or {shape}, as in {like}")
     spread = [jnp.broadcast_to(jnp.asarray(leaf, packing.dtype), shape) for leaf, shape in zip(leaves, packing.shapes, strict=True)]
     return jnp.concatenate([jnp.ravel(leaf) for leaf in spread])[:, None]
 
@@ -177,6 +187,11 @@ def default_newton_tolerance(name: str, dtype: DType, is_exact: bool) -> float:
         return 0.0
     exponents = {"gtol": 3 / 4, "xtol": 2 / 3} if is_exact else {"gtol": 1 / 3, "xtol": 1 / 2}
     return machine_epsilon(dtype) ** exponents[name]
+
+
+def default_gradient_only_tolerance(name: str, dtype: DType, is_exact: bool) -> float | None:
+    """What None stands for in gtol, xtol and ftol of minimizers that see gradients only: xtol and ftol are tested on request."""
+    return default_gradient_tolerance(dtype, is_exact=is_exact) if name == "gtol" else None
 
 
 def counted(count: LaneInt, more: int | jax.Array) -> LaneInt:

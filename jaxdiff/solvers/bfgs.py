@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_divide
+from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneTriangle, LaneVector
 from jaxdiff.lanewise import lanewise
 from jaxdiff.linalg import PANEL_LIMIT, UNROLL_LIMIT, all_rows, dot, matvec, max_norm, select_lanes, together
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import check_dense, counted, unevaluated
+from jaxdiff.solvers.base import check_dense, counted, default_gradient_only_tolerance, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, not_past
 from jaxdiff.solvers.stationary import GradientTolerance, Sizes, has_run_away, is_rest, is_small
@@ -116,6 +116,10 @@ class BFGS:
         gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
             like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
             too (see `stationary`).
+        xtol: CONVERGED_STEP where the last step changed no parameter by more than this fraction of itself, and the next one would not
+            either; one number, or a pytree like x. None: no such test.
+        ftol: CONVERGED_VALUE where the last step lowered f by no more than this fraction of abs(f), and the next one promises no more.
+            None: no such test.
 
     Note:
         A method that sees gradients only cannot tell a saddle from a minimum: CONVERGED_GRADIENT says that the gradient is small.
@@ -129,16 +133,19 @@ class BFGS:
     """
 
     gtol: Any = None
+    xtol: Any = None
+    ftol: Any = None
 
     name: ClassVar[str] = "bfgs"
-    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    has_optional_tests: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = True
     weighs_gradient: ClassVar[bool] = True
     steps_per_round: ClassVar[int] = 4
 
-    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float | None:
         """See `base.Solver`."""
-        return default_gradient_tolerance(dtype, is_exact=is_exact)
+        return default_gradient_only_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> BFGSState:
         """See `base.Solver`."""

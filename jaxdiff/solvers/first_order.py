@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff._numerics import default_gradient_tolerance
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneFloat, LaneInt, LaneVector, PyTree
 from jaxdiff.linalg import is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, unevaluated
+from jaxdiff.solvers.base import counted, default_gradient_only_tolerance, unevaluated
 from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away
 
 
@@ -60,6 +59,8 @@ class FromOptax:
             a learning rate without compiling, use ``optax.inject_hyperparams`` or `GradientDescent`.
         gtol: stop where the largest absolute entry of the gradient is at most this; one number, or a pytree like x. None: eps^(1/2), with
             finite differences eps^(1/3), where the gradient is small beside f, x and what they have been too (see `stationary`).
+        xtol: as in `BFGS`, of the last update alone.
+        ftol: as in `BFGS`, of the last update alone.
 
     Raises:
         TypeError: transformation is not an optax gradient transformation.
@@ -73,9 +74,12 @@ class FromOptax:
 
     transformation: Any = static(default=None)
     gtol: Any = None
+    xtol: Any = None
+    ftol: Any = None
 
     name: ClassVar[str] = "optax"
-    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    has_optional_tests: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = True
     weighs_gradient: ClassVar[bool] = True
 
@@ -83,9 +87,9 @@ class FromOptax:
         if not isinstance(self.transformation, optax.GradientTransformation):
             raise TypeError(f"transformation = {self.transformation!r}; expected an optax.GradientTransformation such as optax.adam(1e-2)")
 
-    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float | None:
         """See `base.Solver`."""
-        return default_gradient_tolerance(dtype, is_exact=is_exact)
+        return default_gradient_only_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> FromOptaxState:
         """See `base.Solver`."""

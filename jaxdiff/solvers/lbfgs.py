@@ -19,14 +19,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_divide
+from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_count
 from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, unevaluated
+from jaxdiff.solvers.base import counted, default_gradient_only_tolerance, unevaluated
 from jaxdiff.solvers.line_search import Bracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, open_ways
 from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away, stopped_short
@@ -175,6 +175,8 @@ class LBFGS:
         gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
             like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
             too (see `stationary`).
+        xtol: as in `BFGS`.
+        ftol: as in `BFGS`.
 
     Raises:
         ValueError: memory is not a positive integer.
@@ -192,18 +194,21 @@ class LBFGS:
 
     memory: int = static(default=10)
     gtol: Any = None
+    xtol: Any = None
+    ftol: Any = None
 
     name: ClassVar[str] = "lbfgs"
-    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    has_optional_tests: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = True
     weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count(self.memory, "memory", minimum=1)
 
-    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float | None:
         """See `base.Solver`."""
-        return default_gradient_tolerance(dtype, is_exact=is_exact)
+        return default_gradient_only_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> LBFGSState:
         """See `base.Solver`."""

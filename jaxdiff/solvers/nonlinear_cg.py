@@ -13,14 +13,14 @@ from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 
-from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_divide
+from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_choice
 from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, unevaluated
+from jaxdiff.solvers.base import counted, default_gradient_only_tolerance, unevaluated
 from jaxdiff.solvers.line_search import StrongBracket, is_sufficient_decrease
 from jaxdiff.solvers.path import Path, among_free, at_stop
 from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away, stopped_short
@@ -78,6 +78,8 @@ class NonlinearCG:
         gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
             like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
             too (see `stationary`).
+        xtol: as in `BFGS`.
+        ftol: as in `BFGS`.
 
     Raises:
         ValueError: formula is unknown.
@@ -95,18 +97,21 @@ class NonlinearCG:
 
     formula: Literal["hager_zhang", "polak_ribiere"] = static(default="hager_zhang")
     gtol: Any = None
+    xtol: Any = None
+    ftol: Any = None
 
     name: ClassVar[str] = "nonlinear_cg"
-    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    has_optional_tests: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = True
     weighs_gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice(self.formula, "formula", ("hager_zhang", "polak_ribiere"))
 
-    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float | None:
         """See `base.Solver`."""
-        return default_gradient_tolerance(dtype, is_exact=is_exact)
+        return default_gradient_only_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> NonlinearCGState:
         """See `base.Solver`."""

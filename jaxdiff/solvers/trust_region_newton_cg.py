@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxdiff._numerics import default_gradient_tolerance, machine_epsilon, safe_divide
+from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_count, is_traced
 from jaxdiff.linalg import dot, is_all_finite, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
-from jaxdiff.solvers.base import counted, unevaluated
+from jaxdiff.solvers.base import counted, default_gradient_only_tolerance, unevaluated
 from jaxdiff.solvers.path import Path, among_free, among_movable
 from jaxdiff.solvers.stationary import Sizes, assessed, has_run_away, stopped_short
 from jaxdiff.solvers.trust_region import between_bounds, gain_ratio, next_radius
@@ -76,6 +76,8 @@ class TrustRegionNewtonCG:
         gtol: stop where the largest absolute entry of the gradient is at most this, in units of f per unit of x; one number, or a pytree
             like x. None: eps^(1/2), with finite differences eps^(1/3), where the gradient is small beside f, x and what they have been
             too (see `stationary`).
+        xtol: as in `BFGS`.
+        ftol: as in `BFGS`.
         max_inner: Hessian-vector products that a step may make at most.
 
     Raises:
@@ -93,10 +95,13 @@ class TrustRegionNewtonCG:
     """
 
     gtol: Any = None
+    xtol: Any = None
+    ftol: Any = None
     max_inner: Any = 200
 
     name: ClassVar[str] = "trust_region_newton_cg"
-    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol",)
+    tolerance_names: ClassVar[tuple[str, ...]] = ("gtol", "xtol", "ftol")
+    has_optional_tests: ClassVar[bool] = True
     takes_bounds: ClassVar[bool] = True
     weighs_gradient: ClassVar[bool] = True
 
@@ -104,9 +109,9 @@ class TrustRegionNewtonCG:
         if not is_traced(self.max_inner):
             check_count(self.max_inner, "max_inner", minimum=1)
 
-    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float:
+    def default_tolerance(self, name: str, dtype: DType, is_exact: bool) -> float | None:
         """See `base.Solver`."""
-        return default_gradient_tolerance(dtype, is_exact=is_exact)
+        return default_gradient_only_tolerance(name, dtype, is_exact)
 
     def init(self, problem: Minimize, x: LaneVector) -> TrustRegionNewtonCGState:
         """See `base.Solver`."""
