@@ -12,7 +12,7 @@ VENV := .venv
 NEWEST_VENV := .venv-newest
 BIN := $(VENV)/bin
 # One worker per file at a time: the tests of one file share compiled programs.
-PYTEST_FLAGS ?= -q -n 2 --dist loadfile
+PYTEST_FLAGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint docs bench clean prepare-newest test-newest

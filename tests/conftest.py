@@ -30,6 +30,28 @@ collect_ignore_glob = ["derivatives/estimate_cases*.py"]
 install_import_hook([name for name in modules() if name not in UNCHECKED], "beartype.beartype")
 
 
+# Files that take a worker longest, the longest first: begun last, one of them would keep one worker busy while the other has nothing left.
+LONGEST = (
+    "derivatives/test_estimate.py",
+    "solvers/test_counts.py",
+    "test_minimize.py",
+    "contract/test_solvers.py",
+    "solvers/test_least_squares.py",
+    "solvers/test_minimizers_between_bounds.py",
+    "test_root.py",
+    "derivatives/test_check.py",
+    "test_unrolled.py",
+    "batch/test_least_squares_batch.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest in front."""
+    root = pathlib.Path(__file__).parent
+    rank = {root / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 class ForgetPrograms:
     """Drops what a file has compiled when its tests are over: a process may map no more than some 65,000 pieces of memory."""
 

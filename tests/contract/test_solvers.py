@@ -10,11 +10,9 @@ import optax
 import pytest
 
 import jaxdiff as jd
-from jaxdiff.loop import advance, step_running
+from jaxdiff.loop import step_running
 from jaxdiff.problem import Minimize, Packing
 from jaxdiff.solvers.base import resolve_tolerances
-
-pytestmark = pytest.mark.core
 
 SOLVERS = {
     "bfgs": jd.BFGS(),
@@ -53,6 +51,7 @@ def prepared(solver: Any, problem: Minimize) -> Any:
     return resolve_tolerances(solver, problem.packing, is_exact=True)
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_step_keeps_structure_shapes_and_dtypes(name: str, problem: str, dtype: str) -> None:
@@ -73,28 +72,25 @@ def test_a_step_keeps_structure_shapes_and_dtypes(name: str, problem: str, dtype
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_the_first_step_evaluates_the_start_and_does_not_move(name: str) -> None:
-    bound, x = block(rosenbrock, "float64")
-    solver = prepared(SOLVERS[name], bound)
-    state = jax.jit(lambda x: solver.step(bound, solver.init(bound, x)))(x)
-    np.testing.assert_array_equal(state.x, x)
-    np.testing.assert_allclose(state.value, [24.2, 6.5, 2501.0, 0.0], rtol=1e-14)
-    np.testing.assert_array_equal(state.num_steps, 0)
-    assert state.status[3] == jd.Status.CONVERGED_GRADIENT, "a start at the minimiser takes no step"
-
-
-@pytest.mark.parametrize("name", SOLVERS)
-def test_a_stopped_lane_is_frozen_bit_for_bit(name: str) -> None:
+def test_the_first_step_evaluates_the_start_and_a_stopped_lane_is_frozen_bit_for_bit(name: str) -> None:
     bound, x = block(rosenbrock, "float64")
     solver = prepared(SOLVERS[name], bound)
 
     @jax.jit
     def run(x: jax.Array) -> Any:
-        state = advance(bound, solver, solver.init(bound, x), 3)
-        return state, step_running(bound, solver, state)
+        def step(state: Any, _: None) -> tuple[Any, Any]:
+            new = step_running(bound, solver, state)
+            return new, new
 
-    before, after = run(x)
-    assert before.status[3] == jd.Status.CONVERGED_GRADIENT
+        return jax.lax.scan(step, solver.init(bound, x), length=5)[1]
+
+    states = run(x)
+    at = lambda k: jax.tree.map(lambda leaf: leaf[k], states)  # noqa: E731
+    first, before, after = at(0), at(3), at(4)
+    np.testing.assert_array_equal(first.x, x)
+    np.testing.assert_allclose(first.value, [24.2, 6.5, 2501.0, 0.0], rtol=1e-14)
+    np.testing.assert_array_equal(first.num_steps, 0)
+    assert first.status[3] == jd.Status.CONVERGED_GRADIENT, "a start at the minimiser takes no step"
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(np.asarray(old)[..., 3], np.asarray(new)[..., 3])
     running = np.asarray(before.status) == jd.Status.RUNNING
@@ -102,6 +98,7 @@ def test_a_stopped_lane_is_frozen_bit_for_bit(name: str) -> None:
     assert running[:3].any()
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("name", SOLVERS)
 def test_batched_vmapped_and_looped_agree(name: str) -> None:
     fun, solver = rosenbrock, SOLVERS[name]
@@ -138,6 +135,7 @@ def test_other_numbers_never_compile_again(name: str) -> None:
     assert traces == first
 
 
+@pytest.mark.core
 def test_every_reachable_status_is_reached_in_one_batch() -> None:
     """One lane per status; ``kind`` chooses the function, so that all of them share one program."""
 
