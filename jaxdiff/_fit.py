@@ -15,7 +15,7 @@ from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, 
 from jaxdiff._escape import escaped, left_open
 from jaxdiff._numerics import machine_epsilon
 from jaxdiff._progress import Progress, Report
-from jaxdiff._second_look import is_doubtful, looked_at_again
+from jaxdiff._second_look import is_doubtful, looked_at_again, may_be_lost, without_lost
 from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import (
     as_float_leaves,
@@ -509,12 +509,13 @@ def _solve_fit(
 
     def settle(result: FitResult) -> FitResult:
         if options is ALONE or wants_rescue:
-            result = looked_at_again(result, problem, starts, solver, wanted.is_curve)
+            result = without_lost(looked_at_again(result, problem, starts, solver, wanted.is_curve), problem, starts, solver)
         return escaped(result, problem, starts, again) if wants_escape else result
 
     if options is not ALONE:
         return settle(result)
-    if not is_doubtful(result).any() and not (wants_escape and left_open(result, problem).size):
+    may_change = is_doubtful(result).any() or may_be_lost(result).any()
+    if not may_change and not (wants_escape and left_open(result, problem).size):
         return result
     return jax.tree.map(lambda leaf: leaf[0], settle(jax.tree.map(lambda leaf: leaf[None], result)))
 

@@ -11,6 +11,10 @@ determined by their own curvature; and where they do vanish at a singular J, no 
 
 Both ask for it among the parameters that no bound holds, and both test the point itself: no step is taken. They are our own; for the
 Newton step as an error see Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), section 7.2.
+
+The other way round, a success is looked at again where a column of J is zero to the last bit. A parameter that the model does not use is no
+reason to doubt the others. One that changes the residuals elsewhere, at zero, at one, at half or twice its value, has lost its influence by
+underflow, and nothing at the point tells where its minimum is: PLATEAU.
 """
 
 import dataclasses
@@ -41,6 +45,61 @@ _DOUBTFUL = (Status.SINGULAR, Status.STALLED)
 def is_doubtful(result: FitResult) -> np.ndarray:
     """Which of many fits, or whether the only one, may be at a minimum though its status does not say so."""
     return np.isin(np.asarray(result.status), _DOUBTFUL)
+
+
+def may_be_lost(result: FitResult) -> np.ndarray:
+    """Which successes of many fits, or whether that of the only one, have a slope of zero to the last bit and residuals that are not."""
+    leaves = jax.tree.leaves(result.jac)
+    ndim = np.ndim(result.status)
+    is_level = np.any([np.any(np.asarray(leaf) == 0, axis=tuple(range(ndim, np.ndim(leaf)))) for leaf in leaves], axis=0)
+    return is_level & np.asarray(result.success) & (np.asarray(result.fun) > 0)
+
+
+def without_lost(result: FitResult, problem: LeastSquares, starts: Starts, solver: Any) -> FitResult:
+    """The result, with PLATEAU for a success in which a parameter that matters elsewhere has no influence at all.
+
+    Args:
+        result: problems in the first axis; concrete.
+        problem: its batched data have the problems in their first axis.
+        starts: ``[num_problems, n]``.
+        solver: that ended there.
+    """
+    index = np.flatnonzero(may_be_lost(result))
+    if index.size == 0:
+        return result
+    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+    small, _ = taken(problem, starts, padded, may_widen=False)
+    ends = problem.packing.ravel(jax.tree.map(lambda leaf: leaf[padded], result.x), batch_axes=1)
+    plan = BatchOptions(mode="lockstep").plan(small, padded.size, False, may_reassociate=False)
+    lost = index[np.asarray(execute(_are_lost, small, solver, ends, 0, plan))[: index.size]]
+    if lost.size == 0:
+        return result
+    status, success = np.array(result.status), np.array(result.success)
+    status[lost], success[lost] = Status.PLATEAU, False
+    return dataclasses.replace(result, status=jnp.asarray(status), success=jnp.asarray(success))
+
+
+_ELSEWHERE = ((0.0, 0.0), (0.0, 1.0), (0.5, 0.0), (2.0, 0.0))
+"""Where a parameter without influence is looked at: so many times itself, plus so much."""
+
+
+def _are_lost(problem: LeastSquares, solver: Solver, points: Starts, max_steps: Any, first: Any, *, count: int, plan: Plan | None) -> Any:
+    """Whether a parameter whose column of J is zero there changes the residuals elsewhere, beyond half of their digits."""
+    del solver, max_steps, plan
+    problem = lanes_last(problem, first, count)
+    x = jax.lax.dynamic_slice_in_dim(points, first, count).T
+    x = x if problem.units is None else x / problem.units
+    at = problem.linearize(x)
+    is_without = jnp.all(at.jacobian == 0, axis=0)
+    free = problem.free(x, jnp.zeros_like(x))
+    is_without = is_without if free is None else is_without & free
+    size = jnp.max(jnp.abs(at.residuals), axis=0)
+    is_lost = jnp.zeros(count, bool)
+    for factor, shift in _ELSEWHERE:
+        there = problem.residuals(problem.project(jnp.where(is_without, factor * x + shift, x)))
+        change = jnp.max(jnp.abs(there - at.residuals), axis=0)
+        is_lost = is_lost | (jnp.isfinite(change) & (change > machine_epsilon(x.dtype) ** 0.5 * size))
+    return is_lost
 
 
 def looked_at_again(result: FitResult, problem: LeastSquares, starts: Starts, solver: Any, is_curve: bool) -> FitResult:

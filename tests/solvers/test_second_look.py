@@ -58,3 +58,14 @@ def test_a_minimum_that_only_the_curvature_of_the_residuals_determines_has_conve
     result = jd.least_squares(problem.residual, problem.start * 10, solver=jd.LevenbergMarquardt())
     assert result.success
     assert abs(2 * float(result.fun) - problem.f_min) <= 1e-9 * problem.f_min
+
+
+def test_a_parameter_lost_to_underflow_is_no_success_and_one_that_is_not_used_is_none_of_its_business() -> None:
+    def fun(x: jax.Array, is_used: jax.Array) -> jax.Array:
+        return jnp.stack([x[0] - 1, x[0] - 2 + is_used * jnp.exp(-x[1])])
+
+    starts, used = np.array([[0.0, 2000.0], [0.0, 2000.0], [0.0, 1.0]]), np.array([0.0, 1.0, 1.0])
+    result = jd.least_squares_batch(fun, starts, used, options=jd.BatchOptions(mode="lockstep"))
+    assert jd.Status(int(result.status[1])) == jd.Status.PLATEAU, "at x1 = 0 the residuals vanish"
+    np.testing.assert_array_equal(result.success, [True, False, True])
+    np.testing.assert_allclose(result.x, [[1.5, 2000], [1.5, 2000], [1, 0]], atol=1e-7)
