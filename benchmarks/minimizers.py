@@ -9,9 +9,12 @@ and rounding allow, or it is a false success. That is looked at in float64, entr
 the second term being the rounding of the gradient's own sum, the third what a change of x by its rounding, or by xtol, does to it.
 
 Usage: python benchmarks/minimizers.py [--solver bfgs] [--dtype float32] [--max-steps 5000] [--only NAME] [--verbose]
+           [--json PATH]
 """
 
 import argparse
+import json
+import pathlib
 import time
 
 import jax
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=5000)
     parser.add_argument("--only", default=None, help="one instance by name")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--json", type=pathlib.Path, help="where the counts are added to those of other solvers")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     solver = jd.SOLVERS[options.solver]()
@@ -90,6 +94,18 @@ def main() -> None:
     print(f"claims of success {claims}, false {len(false)}: {'; '.join(false)}")
     print(f"converged elsewhere {len(elsewhere)}: {'; '.join(elsewhere)}")
     print(f"{time.perf_counter() - began:.0f} s with compilation")
+    if options.json:
+        counts = json.loads(options.json.read_text()) if options.json.exists() else {}
+        counts[f"{options.solver} {options.dtype}"] = {
+            "jax": jax.__version__,
+            "max_steps": options.max_steps,
+            "solved": {str(scale): count for scale, count in solved.items()},
+            "claims": claims,
+            "false": false,
+            "elsewhere": elsewhere,
+            "median steps": float(np.median(steps)),
+        }
+        options.json.write_text(json.dumps(counts, indent=1) + "\n")
 
 
 if __name__ == "__main__":
