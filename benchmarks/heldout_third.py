@@ -225,7 +225,7 @@ FITS = [
     Published(HeldOut("HATFLDF", CUTEST, hatfldf, 3 * (0.1,)), 0.0, CUTEST),
     Published(HeldOut("Pasture, Weibull", "Ratkowsky", pasture, PASTURE_START), PASTURE_SQUARES, "Ratkowsky"),
     Published(HeldOut("Trigexp 1, x <= 0.9", LUKSAN, trigexp, 10 * (0.0,), 10 * (-2.0,), 10 * (0.9,)), None, "bounds our own"),
-    Published(HeldOut("Pasture, bounded", "Ratkowsky", pasture, PASTURE_START, 4 * (0.0,), (68.0, *3 * (99.0,))), None, "bounds our own"),
+    Published(HeldOut("Pasture, bounded", "Ratkowsky", pasture, (70.0, 50.0, 9.0, 2.0), 4 * (0.0,), (72.0, 58.0, 99.0, 99.0)), None, "bounds our own"),
 ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def excess_of_gradient(problem: MghProblem, point: np.ndarray, solver: object, d
     gradient = 2 * jacobian.T @ residuals
     epsilon = np.finfo(dtype).eps
     names = solver.tolerance_names  # type: ignore[attr-defined]
-    default = lambda name: solver.default_tolerance(name, np.dtype(dtype), True) if name in names else 0.0  # type: ignore[attr-defined]  # noqa: E731
+    default = lambda name: (solver.default_tolerance(name, np.dtype(dtype), True) if name in names else None) or 0.0  # type: ignore[attr-defined]  # noqa: E731
     rounding = 20 * epsilon * jnp.abs(jacobian).T @ jnp.abs(residuals)
     motion = max(10 * epsilon, default("xtol")) * jnp.abs(hessian) @ jnp.abs(x)
     return float(jnp.max(jnp.abs(gradient) / (default("gtol") + rounding + motion)))
