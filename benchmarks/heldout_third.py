@@ -208,7 +208,7 @@ pasture = fit(
 )
 hatfldf = fit(lambda t, a, b, c: a + b * jnp.exp(c * t), [1, 2, 3], [0.032, 0.056, 0.099])
 SCHITTKOWSKI, LUKSAN = "Schittkowski (1987)", "Luksan and Vlcek (1999)"
-PASTURE_START = (70.0, 60.0, 9.0, 2.0)
+PASTURE_START, NEAR_PASTURE = (70.0, 60.0, 9.0, 2.0), (70.0, 50.0, 9.0, 2.0)
 PASTURE_SQUARES = float(np.sum(np.asarray(pasture(jnp.array([69.955, 61.681, 9.209, 2.378]))) ** 2))
 """At the parameters that Ratkowsky prints, which are rounded."""
 
@@ -225,7 +225,7 @@ FITS = [
     Published(HeldOut("HATFLDF", CUTEST, hatfldf, 3 * (0.1,)), 0.0, CUTEST),
     Published(HeldOut("Pasture, Weibull", "Ratkowsky", pasture, PASTURE_START), PASTURE_SQUARES, "Ratkowsky"),
     Published(HeldOut("Trigexp 1, x <= 0.9", LUKSAN, trigexp, 10 * (0.0,), 10 * (-2.0,), 10 * (0.9,)), None, "bounds our own"),
-    Published(HeldOut("Pasture, bounded", "Ratkowsky", pasture, (70.0, 50.0, 9.0, 2.0), 4 * (0.0,), (72.0, 58.0, 99.0, 99.0)), None, "bounds our own"),
+    Published(HeldOut("Pasture, bounded", "Ratkowsky", pasture, NEAR_PASTURE, 4 * (0.0,), (72.0, 58.0, 99.0, 99.0)), None, "bounds"),
 ]  # fmt: skip
 
 
