@@ -24,7 +24,8 @@ from jax import lax
 from jax.extend.core import Literal
 
 from jaxdiff._object_arrays import each_entry, filled, folded, picked
-from jaxdiff.linalg import sums_together, together
+from jaxdiff.entrywise import CALLS, CHEAP, ELEMENTWISE, FLAT, LINEAR, bind, is_elementwise, written_out
+from jaxdiff.linalg import sums_together
 
 APART_LIMIT = 32
 """Entries up to which an array made of parameters is held number by number."""
@@ -37,33 +38,6 @@ TILE = 4
 loop took 1,240 ns, in loops of 9 to 16 sums 450 to 520; see benchmarks/NOTES.md."""
 
 _MOVES = {"slice", "squeeze", "reshape", "expand_dims", "transpose", "rev", "broadcast_in_dim", "copy", "copy_p"}
-_CALLS = {"pjit": "jaxpr", "jit": "jaxpr", "closed_call": "call_jaxpr"}
-_FLAT = {"lt", "le", "gt", "ge", "eq", "ne", "sign", "floor", "ceil", "round", "is_finite", "stop_gradient", "and", "or", "not"}
-_LINEAR = {"neg", "copy", "copy_p", "real", "convert_element_type"}
-_CHEAP = {"integer_pow", "square", "max", "min", "abs", "clamp"}
-_COSTLY = {
-    *(
-        "exp",
-        "exp2",
-        "log",
-        "log1p",
-        "expm1",
-        "sin",
-        "cos",
-        "tan",
-        "tanh",
-        "sinh",
-        "cosh",
-        "asin",
-        "acos",
-        "atan",
-        "asinh",
-        "acosh",
-        "atanh",
-    ),
-    *("logistic", "sqrt", "rsqrt", "cbrt", "pow", "div", "atan2", "erf", "erfc", "erf_inv", "lgamma", "digamma"),
-}
-_ELEMENTWISE = _FLAT | _LINEAR | _CHEAP | _COSTLY | {"add", "add_any", "sub", "mul", "select_n"}
 
 
 class NotCoveredError(NotImplementedError):
@@ -141,10 +115,10 @@ class _Reader:
     def _outputs(self, equation: Any, values: list[Any]) -> list[Any]:
         name = equation.primitive.name
         if not any(_is_active(value) for value in values):
-            outputs = _bind(equation, values)
+            outputs = bind(equation, values)
             return list(outputs) if equation.primitive.multiple_results else [outputs]
-        if name in _CALLS:
-            inner = equation.params[_CALLS[name]]
+        if name in CALLS:
+            inner = equation.params[CALLS[name]]
             return self.read(inner.jaxpr, inner.consts, values)
         if name in _MOVES and len(values) == 1:
             return [_moved(equation, values[0])]
@@ -156,9 +130,9 @@ class _Reader:
             return [self._sum(values[0], tuple(equation.params["axes"]))]
         if name == "dot_general":
             return [self._contracted(equation, values)]
-        if name in _ELEMENTWISE:
+        if name in ELEMENTWISE:
             return [self._entries(equation, values)]
-        if name == "custom_jvp_call" and len(equation.outvars) == 1 and _is_elementwise(equation.params["call_jaxpr"].jaxpr):
+        if name == "custom_jvp_call" and len(equation.outvars) == 1 and is_elementwise(equation.params["call_jaxpr"].jaxpr):
             # What it calls has been traced for arrays of this shape.
             return [self._elementwise(equation, [_assembled(value) for value in values])]
         raise NotCoveredError(f"the primitive {name!r}")
@@ -175,13 +149,13 @@ class _Reader:
     def _elementwise(self, equation: Any, values: list[Any]) -> Any:
         name = equation.primitive.name
         active = [i for i, value in enumerate(values) if isinstance(value, _Jet)]
-        if not active or name in _FLAT:
-            return _bind(equation, [_value(value) for value in values])
-        if name in _LINEAR:
-            return values[0].map(lambda part: _bind(equation, [part]))
+        if not active or name in FLAT:
+            return bind(equation, [_value(value) for value in values])
+        if name in LINEAR:
+            return values[0].map(lambda part: bind(equation, [part]))
         if name in ("add", "add_any", "sub"):
             a, b = values
-            value = _bind(equation, [_value(a), _value(b)])
+            value = bind(equation, [_value(a), _value(b)])
             sign = (lambda part: -part) if name == "sub" else (lambda part: part)
             a, b = _as_jet(a), _as_jet(b)
             return _spread(_Jet(value, _added(a.first, b.first, sign), _added(a.second, b.second, sign)))
@@ -207,23 +181,22 @@ class _Reader:
 
         def function(*moving: jax.Array) -> jax.Array:
             given = dict(zip(active, moving, strict=True))
-            output = _bind(equation, [given.get(i, value) for i, value in enumerate(values)])
+            output = bind(equation, [given.get(i, value) for i, value in enumerate(values)])
             return output[0] if equation.primitive.multiple_results else output
 
         at = [values[i].value for i in active]
-        is_dear = equation.primitive.name not in _CHEAP and len(equation.outvars[0].aval.shape) > 0
-        along = lambda g, i: lambda *p: jax.jvp(lambda v: g(*p[:i], v, *p[i + 1 :]), (p[i],), (jnp.ones_like(p[i]),))[1]  # noqa: E731
-        value = function(*at)
-        slopes = {i: along(function, i)(*at) for i in range(len(at))}
-        bends: dict[tuple[int, int], Any] = {}
-        if equation.primitive.name not in ("max", "min", "abs", "clamp"):
-            bends = {(i, k): along(along(function, i), k)(*at) for i in range(len(at)) for k in range(i + 1)}
-        if is_dear:
-            # Written out once: every loop over the samples would otherwise compute them anew.
-            outputs = together(value, *slopes.values(), *bends.values())
-            value = outputs[0]
-            slopes = dict(zip(slopes, outputs[1 : 1 + len(slopes)], strict=True))
-            bends = dict(zip(bends, outputs[1 + len(slopes) :], strict=True))
+        has_bends = equation.primitive.name not in ("max", "min", "abs", "clamp")
+        is_dear = equation.primitive.name not in CHEAP and len(equation.outvars[0].aval.shape) > 0
+
+        def derivatives(*at: jax.Array) -> tuple[jax.Array, ...]:
+            along = lambda g, i: lambda *p: jax.jvp(lambda v: g(*p[:i], v, *p[i + 1 :]), (p[i],), (jnp.ones_like(p[i]),))[1]  # noqa: E731
+            slopes = [along(function, i)(*at) for i in range(len(at))]
+            pairs = [(i, k) for i in range(len(at)) for k in range(i + 1)] if has_bends else []
+            return function(*at), *slopes, *(along(along(function, i), k)(*at) for i, k in pairs)
+
+        value, *rest = written_out(derivatives, at) if is_dear else derivatives(*at)
+        slopes = dict(enumerate(rest[: len(at)]))
+        bends = dict(zip(((i, k) for i in range(len(at)) for k in range(i + 1)), rest[len(at) :], strict=False))
         return self._chained([values[i] for i in active], value, slopes, bends)
 
     def _chained(self, jets: Sequence[_Jet], value: jax.Array, slopes: dict[int, Any], bends: dict[tuple[int, int], Any]) -> _Jet:
@@ -251,7 +224,7 @@ class _Reader:
         if isinstance(values[0], _Jet):
             raise NotCoveredError("a selection by a parameter")
         cases = [_as_jet(value) for value in values[1:]]
-        return _combined(cases, lambda parts: _bind(equation, [values[0], *parts]))
+        return _combined(cases, lambda parts: bind(equation, [values[0], *parts]))
 
     def _count(self, jet: _Jet) -> None:
         self.work += len(jet.first) + len(jet.second)
@@ -306,22 +279,6 @@ class _Reader:
             raise NotCoveredError("a product of matrices with parameters in them")
         slices = [lax.index_in_dim(jnp.asarray(matrix), i, axis, keepdims=False) for i in range(vector.size)]
         return functools.reduce(self._plus, [self._times(entry, part) for entry, part in zip(vector, slices, strict=True)])
-
-
-def _bind(equation: Any, values: Sequence[Any]) -> Any:
-    return equation.primitive.bind(*values, **equation.primitive.get_bind_params(equation.params))
-
-
-def _is_elementwise(jaxpr: Any) -> bool:
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name in _CALLS or name == "custom_jvp_call":
-            inner = equation.params[_CALLS.get(name, "call_jaxpr")]
-            if not _is_elementwise(inner.jaxpr):
-                return False
-        elif name not in _ELEMENTWISE and not (name == "broadcast_in_dim" and equation.invars[0].aval.shape == ()):
-            return False
-    return True
 
 
 def _is_apart(value: Any) -> bool:
@@ -397,18 +354,18 @@ def _moved(equation: Any, value: Any) -> Any:
         if _is_apart(value) and value.size == 1 and equation.primitive.name == "broadcast_in_dim":
             shape = equation.outvars[0].aval.shape
             return _as_jet(value.ravel()[0]).map(lambda part: jnp.broadcast_to(part, shape))
-        return _assembled(value).map(lambda part: _bind(equation, [part]))
+        return _assembled(value).map(lambda part: bind(equation, [part]))
     with jax.ensure_compile_time_eval():
-        places = np.asarray(_bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)]))
+        places = np.asarray(bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)]))
     return picked(value.ravel(), places)
 
 
 def _divided(equation: Any, value: Any) -> list[Any]:
     if _is_apart(value):
         with jax.ensure_compile_time_eval():
-            parts = _bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)])
+            parts = bind(equation, [jnp.arange(value.size, dtype=jnp.int32).reshape(value.shape)])
         return [picked(value.ravel(), np.asarray(part)) for part in parts]
-    pieces = [_bind(equation, [part]) for part in (value.value, *value.first.values(), *value.second.values())]
+    pieces = [bind(equation, [part]) for part in (value.value, *value.first.values(), *value.second.values())]
     count, num_first = len(pieces[0]), len(value.first)
     return [
         _Jet(
@@ -424,7 +381,7 @@ def _joined(equation: Any, values: list[Any]) -> Any:
     size = np.prod(equation.outvars[0].aval.shape)
     if size <= APART_LIMIT and all(_is_apart(value) or not isinstance(value, _Jet) for value in values):
         return np.concatenate([_entries_of(value) for value in values], axis=equation.params["dimension"])
-    return _combined([_as_jet(_assembled(value)) for value in values], lambda parts: _bind(equation, parts))
+    return _combined([_as_jet(_assembled(value)) for value in values], lambda parts: bind(equation, parts))
 
 
 def _entries_of(value: Any) -> np.ndarray:

@@ -6,10 +6,11 @@ trace time into elementwise operations, middling ones go panel by panel, large o
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.custom_batching
 import jax.extend.core
 import jax.numpy as jnp
 
@@ -56,7 +57,7 @@ def together(*values: jax.Array) -> tuple[jax.Array, ...]:
         )
         both = lambda x, y, halves: x + y if halves else jnp.maximum(x, y)  # noqa: E731
         combine = lambda a, b: tuple(both(*each) for each in zip(a, b, is_float, strict=True))  # noqa: E731
-        return tuple(jax.lax.reduce(twice, starts, combine, (0,)))
+        return tuple(jax.lax.optimization_barrier(tuple(jax.lax.reduce(twice, starts, combine, (0,)))))
 
     if len(values) == 1:
         return values
@@ -115,8 +116,7 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
     of_numbers = jax.extend.core.jaxpr_as_fun(jaxpr)
 
     def plain(*leaves: jax.Array) -> tuple[jax.Array, ...]:
-        of_arrays = functools.reduce(lambda inner, _: jax.vmap(inner), shape, of_numbers)
-        return tuple(jnp.broadcast_to(value, shape) for value in of_arrays(*leaves))
+        return tuple(jnp.broadcast_to(value, leaves[0].shape) for value in jax.vmap(of_numbers)(*leaves))
 
     def reduced(*leaves: jax.Array) -> tuple[jax.Array, ...]:
         # Operand and result of a place have one dtype: results take the places of what goes in, as far as these reach.
@@ -127,11 +127,12 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
             places.append(next(free, len(dtypes)))
             if places[-1] == len(dtypes):
                 dtypes.append(output.dtype)
-        missing = [jnp.zeros(shape, dtype) for dtype in dtypes[len(given) :]]
-        twice = [jnp.broadcast_to(leaf, (2, *shape)) for leaf in (*given, *missing, jnp.ones(shape, bool))]
+        size = leaves[0].size
+        missing = [jnp.zeros(size, dtype) for dtype in dtypes[len(given) :]]
+        twice = [jnp.broadcast_to(leaf, (2, size)) for leaf in (*given, *missing, jnp.ones(size, bool))]
         zeros = [jnp.zeros((), operand.dtype) for operand in twice]
 
-        def apply(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def apply(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[Any, ...]:
             # Either may hold what went in, which the last place tells, or the neutral element, or a result; the order is the compiler's.
             chosen = iter([jax.lax.select(right[-1], b, a) for a, b in zip(left[: len(given)], right[: len(given)], strict=True)])
             entries = [next(chosen) if is_used else jnp.zeros((), leaf.dtype) for leaf, is_used in zip(leaves, used, strict=True)]
@@ -140,15 +141,39 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
                 results[place] = value
             return tuple(results)
 
-        reduction = jax.lax.reduce(tuple(twice), tuple(zeros), apply, (0,))
+        # MLIR looks for operands that no used result needs, along every path through the computation: seconds of it, of which a barrier
+        # that uses all results takes none.
+        reduction = jax.lax.optimization_barrier(jax.lax.reduce(tuple(twice), tuple(zeros), apply, (0,)))
         return tuple(reduction[place] for place in places)
 
-    @jax.custom_jvp
-    def run(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+    def flat(*leaves: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.platform_dependent(*leaves, cpu=reduced, default=plain)
 
-    run.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
+    run = jax.custom_jvp(_over_flat(flat, shape))
+    # Not by way of `custom_vmap`, through which there is no way back.
+    of_arrays = functools.reduce(lambda inner, _: jax.vmap(inner), shape, lambda *numbers: tuple(of_numbers(*numbers)))
+    run.defjvp(lambda primals, tangents: jax.jvp(of_arrays, primals, tangents))
     return result.unflatten(run(*leaves))
+
+
+def _over_flat(function: Callable[..., tuple[jax.Array, ...]], shape: tuple[int, ...]) -> Callable[..., tuple[jax.Array, ...]]:
+    """A function of flat arrays as one of arrays of this shape, and of batches of them: one long loop instead of one in the other.
+
+    A loop over 50 samples inside of one over lanes took a third longer.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def run(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+        return tuple(value.reshape(shape) for value in function(*(leaf.reshape(-1) for leaf in leaves)))
+
+    @run.def_vmap
+    def _(axis_size: int, in_batched: Sequence[bool], *leaves: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[bool, ...]]:
+        whole = (axis_size, *shape)
+        spread = [leaf if is_batched else jnp.broadcast_to(leaf, whole) for leaf, is_batched in zip(leaves, in_batched, strict=True)]
+        values = _over_flat(function, whole)(*spread)
+        return values, (True,) * len(values)
+
+    return run
 
 
 def _used(jaxpr: Any) -> list[bool]:
@@ -306,35 +331,72 @@ def solve_modified(matrix: LaneMatrix, rhs: LaneVector) -> tuple[LaneVector, Lan
         >>> bool(x[0, 0] > 0), bool(is_definite[0])
         (True, False)
     """
-    n = matrix.shape[0]
-    scale = _jacobi_scale(matrix)
-    scaled = matrix * scale[:, None] * scale[None, :]
-    scaled_rhs = rhs * scale
-    attempt = solve_definite
-    # No eigenvalue lies below minus the largest row sum: five shifts, each eight times the last, lead from a thousandth of it past it.
-    # Only where a shift is wanted: on CPU these sums took twice as long as the factorization.
-    row_sum = lambda: max_norm(_over_rows(jnp.add, jnp.abs(scaled), jnp.sum))  # noqa: E731
-    is_usable = is_all_finite(scaled, scaled_rhs)
+    attempt = _attempt_by_entries(matrix, rhs) if matrix.shape[0] <= ENTRIES_LIMIT else _attempt_by_panels(matrix, rhs)
 
-    def is_pending(carry: tuple[jax.Array, LaneVector, LaneBool, LaneBool]) -> jax.Array:
-        trials, _, is_solved, _ = carry
+    def is_pending(carry: Any) -> jax.Array:
+        trials, _, is_solved, is_usable, _ = carry
         return (trials == 0) | ((trials < 6) & jnp.any(~is_solved & is_usable))
 
-    def shift_more(carry: tuple[jax.Array, LaneVector, LaneBool, LaneBool]) -> tuple[jax.Array, LaneVector, LaneBool, LaneBool]:
-        trials, solution, is_solved, was_definite = carry
-        size = jax.lax.cond(trials == 0, lambda: jnp.zeros(rhs.shape[-1], scaled.dtype), row_sum)
-        shift = 1e-3 * size * jnp.asarray(8.0, scaled.dtype) ** (trials - 1)
-        shift = jnp.where(trials == 0, 0, jnp.where(size > 0, shift, 1)).astype(scaled.dtype)
-        trial, is_definite = attempt(scaled + shift * jnp.eye(n, dtype=scaled.dtype)[..., None], scaled_rhs)
+    def shift_more(carry: Any) -> Any:
+        trials, solution, is_solved, _, was_definite = carry
+        # No eigenvalue lies below minus the largest row sum: five shifts, each eight times the last, lead from a thousandth of it past it.
+        # Only where a shift is wanted: on CPU these sums took twice as long as the factorization.
+        size = jax.lax.cond(trials == 0, lambda: jnp.zeros(rhs.shape[-1], matrix.dtype), lambda: _largest_row_sum(matrix))
+        shift = 1e-3 * size * jnp.asarray(8.0, matrix.dtype) ** (trials - 1)
+        shift = jnp.where(trials == 0, 0, jnp.where(size > 0, shift, 1)).astype(matrix.dtype)
+        trial, is_definite, is_usable = attempt(shift)
         was_definite = jnp.where(trials == 0, is_definite, was_definite)
-        return trials + 1, jnp.where(is_solved, solution, trial), is_solved | is_definite, was_definite
+        return trials + 1, jnp.where(is_solved, solution, trial), is_solved | is_definite, is_usable, was_definite
 
     nowhere = jnp.zeros(rhs.shape[-1], bool)
     # A loop from the very first attempt, so that the factorization is compiled once.
-    _, solution, _, was_definite = jax.lax.while_loop(
-        is_pending, shift_more, (jnp.zeros((), jnp.int32), jnp.zeros_like(rhs), nowhere, nowhere)
+    _, solution, _, _, was_definite = jax.lax.while_loop(
+        is_pending, shift_more, (jnp.zeros((), jnp.int32), jnp.zeros_like(rhs), nowhere, nowhere, nowhere)
     )
-    return solution * scale, was_definite
+    return solution, was_definite
+
+
+def _largest_row_sum(matrix: LaneMatrix) -> LaneFloat:
+    """Largest sum of absolute entries of a row of the scaled matrix."""
+    scale = _jacobi_scale(matrix)
+    return max_norm(_over_rows(jnp.add, jnp.abs(matrix * scale[:, None] * scale[None, :]), jnp.sum))
+
+
+def _attempt_by_panels(matrix: LaneMatrix, rhs: LaneVector) -> Callable[[LaneFloat], tuple[LaneVector, LaneBool, LaneBool]]:
+    """With a shift of the scaled diagonal: the solution, whether the matrix was definite, and whether it is a matrix of numbers at all."""
+    scale = _jacobi_scale(matrix)
+    scaled, scaled_rhs = matrix * scale[:, None] * scale[None, :], rhs * scale
+    is_usable = is_all_finite(scaled, scaled_rhs)
+    identity = jnp.eye(matrix.shape[0], dtype=matrix.dtype)[..., None]
+
+    def attempt(shift: LaneFloat) -> tuple[LaneVector, LaneBool, LaneBool]:
+        solution, is_definite = solve_definite(scaled + shift * identity, scaled_rhs)
+        return solution * scale, is_definite, is_usable
+
+    return attempt
+
+
+def _attempt_by_entries(matrix: LaneMatrix, rhs: LaneVector) -> Callable[[LaneFloat], tuple[LaneVector, LaneBool, LaneBool]]:
+    """As `_attempt_by_panels`, all of it in one loop over lanes."""
+    n = matrix.shape[0]
+
+    def of_numbers(lower: list[list[jax.Array]], rhs: list[jax.Array], shift: jax.Array) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+        scale = _scale_of([lower[i][i] for i in range(n)])
+        scaled = [[lower[i][j] * scale[i] * scale[j] for j in range(i + 1)] for i in range(n)]
+        right = [entry * factor for entry, factor in zip(rhs, scale, strict=True)]
+        # NaN is handed on by the larger of two.
+        size = functools.reduce(jnp.maximum, map(jnp.abs, (*right, *(entry for row in scaled for entry in row))))
+        for i in range(n):
+            scaled[i][i] = scaled[i][i] + shift
+        solution, is_definite = solve_definite_by_entries(scaled, right)
+        return [entry * factor for entry, factor in zip(solution, scale, strict=True)], is_definite, jnp.isfinite(size)
+
+    def attempt(shift: LaneFloat) -> tuple[LaneVector, LaneBool, LaneBool]:
+        lower = [[matrix[i, j] for j in range(i + 1)] for i in range(n)]
+        solution, is_definite, is_usable = in_one_loop(of_numbers, lower, list(rhs), shift)
+        return jnp.stack(solution), is_definite, is_usable
+
+    return attempt
 
 
 def smallest_eigenpairs(matrix: LaneMatrix) -> tuple[LaneVector, LaneMatrix]:
@@ -355,12 +417,20 @@ def _vendor_dtype(dtype: jnp.dtype) -> jnp.dtype:
 
 def _jacobi_scale(matrix: LaneMatrix) -> LaneVector:
     """1 / sqrt|diagonal|, however far the diagonal spreads; a zero in it is scaled like the largest entry."""
-    # Roots first: the diagonal of a badly scaled problem may span the whole range of the dtype, its root spans only half of it.
     n = matrix.shape[0]
-    diagonal = jnp.stack([matrix[i, i] for i in range(n)]) if n <= PANEL_LIMIT else jnp.einsum("iil->il", matrix)
-    root = jnp.sqrt(jnp.abs(diagonal))
+    if n <= PANEL_LIMIT:
+        return jnp.stack(_scale_of([matrix[i, i] for i in range(n)]))
+    root = jnp.sqrt(jnp.abs(jnp.einsum("iil->il", matrix)))
     largest = max_norm(root)
     return 1 / jnp.where(root > 0, root, jnp.where(largest > 0, largest, 1))
+
+
+def _scale_of(diagonal: list[jax.Array]) -> list[jax.Array]:
+    """`_jacobi_scale` of a diagonal entry by entry."""
+    # Roots first: the diagonal of a badly scaled problem may span the whole range of the dtype, its root spans only half of it.
+    roots = [jnp.sqrt(jnp.abs(entry)) for entry in diagonal]
+    largest = functools.reduce(jnp.maximum, roots)
+    return [1 / jnp.where(root > 0, root, jnp.where(largest > 0, largest, 1)) for root in roots]
 
 
 def _definite_threshold(n: int, dtype: jnp.dtype) -> float:

@@ -41,6 +41,12 @@ def test_derivatives_that_are_zero_by_structure_are_never_multiplied_by():
     assert float(lower[2]) == 2.0
 
 
+def test_an_exponential_that_only_a_zero_would_multiply_is_not_computed():
+    # One in the value of softplus, one in its derivatives; the rule for logaddexp has another, for its constant operand.
+    lowered = jax.jit(lambda x: value_gradient_hessian(FUNCTIONS["logistic"], x)).lower(jnp.ones(4))
+    assert lowered.as_text().count("stablehlo.exponential ") == 2
+
+
 def test_what_is_not_read_is_refused_by_name():
     with pytest.raises(NotCoveredError, match=r"while|scan"):
         value_gradient_hessian(lambda x: jax.lax.fori_loop(0, 3, lambda _, y: y * x[0], x[1]), jnp.ones(2))
