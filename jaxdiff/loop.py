@@ -14,6 +14,7 @@ from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff.implicit import without_failures
 from jaxdiff.linalg import max_norm, select_lanes, solve
+from jaxdiff.one_kernel import in_one_kernel
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status, is_success
 from jaxdiff.solvers.base import Solver
@@ -123,6 +124,15 @@ def solve_block(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any
     Returns:
         How each lane ended, and the trace.
     """
+    if x.shape[-1] == 1:
+        # One problem: a kernel, if it is small.
+        alone = lambda problem, solver, x, max_steps: _solved(problem, solver, x, max_steps, trace_length)  # noqa: E731
+        return in_one_kernel(alone, problem, solver, x, max_steps)
+    return _solved(problem, solver, x, max_steps, trace_length)
+
+
+def _solved(problem: Minimize, solver: Solver, x: LaneVector, max_steps: Any, trace_length: int) -> tuple[Outcome, Trace | None]:
+    """As `solve_block`."""
     state = solver.init(problem, x)
     trace = _empty_trace(state, trace_length)
 

@@ -20,6 +20,7 @@ from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneMatrix, LaneVector
 from jaxdiff.linalg import all_over_rows, matvec, select_lanes
+from jaxdiff.one_kernel import in_one_kernel
 from jaxdiff.problem import LeastSquares, Linearization
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, unevaluated
@@ -237,8 +238,41 @@ def safe_norm(a: jax.Array, with_largest: bool = False) -> Any:
 def triangular_factor(table: jax.Array) -> jax.Array:
     """R of the QR factorization of a tall table ``[k, n + 1, lanes]``, its last row left out: ``[n, n + 1, lanes]``."""
     wide = jnp.promote_types(table.dtype, jnp.float32)
+    if table.shape[-1] == 1 and table.size <= _ALONE_LIMIT:
+        return in_one_kernel(_reflected, table[..., 0].astype(wide))[..., None].astype(table.dtype)
     factor = jnp.linalg.qr(jnp.moveaxis(table, -1, 0).astype(wide), mode="r")
     return jnp.moveaxis(factor[:, : table.shape[1] - 1], 0, -1).astype(table.dtype)
+
+
+_ALONE_LIMIT = 2048
+"""Entries of a single table up to which a loop over its columns takes no longer than a call of the vendor's routine."""
+
+
+def _reflected(table: jax.Array) -> jax.Array:
+    """`triangular_factor` of one table ``[k, n + 1]``, by Householder's reflections.
+
+    References:
+        Golub and Van Loan, Matrix Computations (2013), algorithms 5.1.1 and 5.2.1.
+    """
+    k, n = table.shape[0], table.shape[1] - 1
+    place = jnp.arange(k, dtype=jnp.int32)[:, None]
+
+    def reflect(j: jax.Array, table: jax.Array) -> jax.Array:
+        # What lies below the diagonal of the columns before is never read again, and may be anything.
+        column = jnp.where(place >= j, jax.lax.dynamic_slice_in_dim(table, j, 1, axis=1), 0)
+        largest = jnp.max(jnp.abs(column))
+        # In units of its largest entry no square overflows. A column of zeros has nothing to reflect.
+        column = column / jnp.where(largest > 0, largest, 1)
+        length = jnp.sqrt(jnp.sum(column * column))
+        pivot = jnp.sum(jnp.where(place == j, column, 0))
+        # |normal|^2 / 2, without cancellation: the pivot and its image differ in sign.
+        half = length * (length + jnp.abs(pivot))
+        normal = column + jnp.where(place == j, jnp.where(pivot > 0, length, -length), 0)
+        along = jnp.sum(normal * table, axis=0, keepdims=True) / jnp.where(half > 0, half, 1)
+        return table - normal * along
+
+    table = jax.lax.fori_loop(jnp.int32(0), jnp.int32(n), reflect, table)[:n]
+    return jnp.where(place[:n] <= jnp.arange(n + 1, dtype=jnp.int32), table, 0)
 
 
 def invert_upper(factor: LaneMatrix) -> LaneMatrix:
@@ -251,8 +285,8 @@ def invert_upper(factor: LaneMatrix) -> LaneMatrix:
         [[0.5, -0.125], [0.0, 0.25]]
     """
     n, _, lanes = factor.shape
-    if lanes == 1:
-        # One matrix is one call of the vendor's.
+    if lanes == 1 and n * n > _ALONE_LIMIT:
+        # One large matrix is one call of the vendor's.
         identity = jnp.eye(n, dtype=factor.dtype)
         return jax.lax.linalg.triangular_solve(factor[..., 0], identity, left_side=True, lower=False)[..., None]
     rows = jnp.arange(n)[:, None]
@@ -262,7 +296,7 @@ def invert_upper(factor: LaneMatrix) -> LaneMatrix:
         j = n - 1 - i
         row = factor[j]
         rest = jnp.sum(jnp.where(rows > j, row, 0)[:, None] * inverse, axis=0)
-        return inverse.at[j].set((identity[j][:, None] - rest) / row[j])
+        return jax.lax.dynamic_update_index_in_dim(inverse, (identity[j][:, None] - rest) / row[j], j, 0)
 
     return jax.lax.fori_loop(0, n, substitute, jnp.zeros_like(factor))
 
