@@ -287,13 +287,24 @@ def select_together(keep: LaneBool, new: PyTree, old: PyTree) -> PyTree:
         >>> select_together(jnp.array([True, False]), jnp.array([[1.0, 1.0]]), jnp.array([[0.0, 0.0]])).tolist()
         [[1.0, 0.0]]
     """
-    chosen, structure = jax.tree.flatten(select_lanes(keep, new, old))
-    shapes = [leaf.shape for leaf in chosen]
-    for shape in set(shapes):
+    return all_together(select_lanes(keep, new, old))
+
+
+def all_together(tree: PyTree) -> PyTree:
+    """The tree itself, all of its leaves of one shape computed by one loop; see `together`.
+
+    Example:
+        >>> all_together({"a": jnp.ones(2), "b": jnp.array([True, False])})["b"].tolist()
+        [True, False]
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    shapes = [leaf.shape for leaf in leaves]
+    # In the order of the leaves: another order would make another program of the same.
+    for shape in dict.fromkeys(shapes):
         places = [place for place, other in enumerate(shapes) if other == shape]
-        for place, leaf in zip(places, together(*(chosen[place] for place in places)), strict=True):
-            chosen[place] = leaf
-    return structure.unflatten(chosen)
+        for place, leaf in zip(places, together(*(leaves[place] for place in places)), strict=True):
+            leaves[place] = leaf
+    return structure.unflatten(leaves)
 
 
 def solve(matrix: LaneMatrix, rhs: LaneVector) -> LaneVector:

@@ -22,7 +22,7 @@ from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneTriangle, LaneVector
 from jaxdiff.lanewise import lanewise
-from jaxdiff.linalg import PANEL_LIMIT, UNROLL_LIMIT, all_rows, dot, matvec, max_norm, select_lanes, together
+from jaxdiff.linalg import PANEL_LIMIT, UNROLL_LIMIT, all_rows, all_together, dot, matvec, max_norm, select_lanes, together
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import check_dense, counted, default_gradient_only_tolerance, unevaluated
@@ -152,7 +152,8 @@ class BFGS:
         check_dense("BFGS", x)
         n, lanes = x.shape
         identity, start = _identity(n, x.dtype), unevaluated(x)
-        numbers = jnp.zeros((2 * n + 8, lanes), x.dtype).at[2 * n].set(start["value"]).at[-5].set(1).at[-4].set(1)
+        zero, one = jnp.zeros((1, lanes), x.dtype), jnp.ones((1, lanes), x.dtype)
+        numbers = jnp.concatenate([jnp.zeros((2 * n, lanes), x.dtype), start["value"][None], zero, zero, one, one, zero, zero, zero])
         return BFGSState(
             x=x,
             numbers=numbers,
@@ -181,6 +182,9 @@ class BFGS:
         image, z = _images(state.inverse_hessian, given)
         seen = lanewise(_Scalars.of, given, z)
         verdict = lanewise(_Verdict.of, given, seen)
+        if is_running.shape[0] == 1:
+            # Each of its numbers would go through the whole of the line search for itself.
+            verdict = all_together(verdict)
         moved, inverse_hessian = _moved(state.inverse_hessian, given, seen, verdict, image, z)
         direction = moved.direction
         if problem.is_bounded:
