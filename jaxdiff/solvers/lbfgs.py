@@ -23,7 +23,7 @@ from jaxdiff._numerics import machine_epsilon, safe_divide
 from jaxdiff._pytree import pytree_dataclass, static
 from jaxdiff._types import DType, LaneBool, LaneFloat, LaneInt, LaneVector
 from jaxdiff._validation import check_count
-from jaxdiff.linalg import dot, is_all_finite, matvec, max_norm, select_lanes
+from jaxdiff.linalg import dot, matvec, max_norm, select_lanes
 from jaxdiff.problem import Minimize
 from jaxdiff.result import Status
 from jaxdiff.solvers.base import counted, default_gradient_only_tolerance, unevaluated
@@ -237,7 +237,8 @@ class LBFGS:
         trial_value, trial_gradient = problem.value_and_gradient(trial_x)
         # Finite where the trial's gradient is, and computed here so that the old gradient is read before it is written over.
         change = trial_gradient - state.gradient
-        is_finite = is_all_finite(trial_x, trial_value, change)
+        # By their largest entries: truth values of a million entries would be written out, and are an eighth of a vector.
+        is_finite = jnp.isfinite(max_norm(trial_x)) & jnp.isfinite(trial_value) & jnp.isfinite(max_norm(change))
         trial_slope = dot(trial_gradient, path.moving)
         is_low = is_finite & is_sufficient_decrease(state.value, trial_value, slope, trial_slope, step_size)
         bracket, is_accepted = state.bracket.narrowed(is_low, state.value, trial_value, slope, trial_slope)
@@ -277,9 +278,9 @@ class LBFGS:
         steps = _written(state.steps, is_written, state.pairs.slot, displacement)
         changes = _written(state.changes, is_written, state.pairs.slot, change)
 
-        is_small, sizes = assessed(
-            problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, path.displacement, trial_value, trial_gradient
-        )
+        # Once more where it is asked for: between the trial and the direction there is no room for a vector of its own.
+        again = lambda: displacement if problem.is_bounded else step_size * state.direction  # noqa: E731
+        is_small, sizes = assessed(problem, self.gtol, state.sizes, is_start, is_accepted, trial_x, again, trial_value, trial_gradient)
         given_up = stopped_short(problem, self.gtol, sizes, x, value, gradient, is_stuck, is_finite)
         failure = jnp.where(is_stuck & ~is_restarted, given_up, Status.RUNNING)
         runs_away = has_run_away(state.sizes, max_norm(trial_x), trial_value, state.value)
@@ -361,7 +362,8 @@ class _Learnt:
 def _is_exhausted(x: LaneVector, state: LBFGSState, bracket: Bracket) -> LaneBool:
     """Whether a rejected trial leaves nothing to try: the next one would move no coordinate, or the direction does not descend."""
     epsilon = machine_epsilon(x.dtype)
-    is_still = jnp.all(bracket.trial * jnp.abs(state.direction) <= epsilon * jnp.abs(x), axis=0)
+    # A difference of two numbers has the sign that their comparison has.
+    is_still = jnp.max(bracket.trial * jnp.abs(state.direction) - epsilon * jnp.abs(x), axis=0) <= 0
     return is_still | (bracket.trial <= epsilon**2) | ~(state.slope < 0)
 
 

@@ -13,6 +13,7 @@ Source: the first is the relative gradient of Dennis and Schnabel, Numerical Met
 (1983), section 7.2, equation 7.2.5; the others, for minima at which f is zero, and all of the constants are our own.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -187,7 +188,7 @@ def assessed(
     is_start: LaneBool,
     is_accepted: LaneBool,
     x: LaneVector,
-    displacement: LaneVector,
+    displacement: LaneVector | Callable[[], LaneVector],
     value: LaneFloat,
     gradient: LaneVector,
 ) -> tuple[LaneBool, Sizes]:
@@ -200,16 +201,17 @@ def assessed(
         is_start: lanes whose trial is the start.
         is_accepted: lanes that take the trial.
         x: the trial.
-        displacement: the step that led there.
+        displacement: the step that led there; or what computes it, where it is not to be kept for a test that is rarely made.
         value: f there.
         gradient: there, not yet projected.
     """
     projected = problem.projected(x, gradient)
     largest = max_norm(projected)
     is_below = is_accepted & tolerance.is_met(projected, largest)
+    moved = displacement if callable(displacement) else lambda: displacement
     has_ended = jax.lax.cond(
         jnp.any(is_below),
-        lambda: is_below & is_stationary(tolerance, sizes, x, value, projected, displacement),
+        lambda: is_below & is_stationary(tolerance, sizes, x, value, projected, moved()),
         lambda: jnp.zeros_like(is_below),
     )
     width = jax.lax.cond(jnp.any(is_start), lambda: max_norm(x), lambda: sizes.widest)
