@@ -11,6 +11,7 @@ from jaxdiff._bounds import at_bound, unravel_plain
 from jaxdiff._chunks import chunkable
 from jaxdiff._entry import ALONE, Given, check_options, gather, history_length, history_of, of_one, plan_of, reporter, settled, wrapped
 from jaxdiff._progress import Progress, Report
+from jaxdiff._second_look import with_proven_minima
 from jaxdiff._types import Objective, PyTree, Starts
 from jaxdiff._validation import check_choice, check_count, explain_tracing_errors, is_traced, suggest_keywords
 from jaxdiff.batch.execute import execute, lanes_last, solve_part
@@ -191,8 +192,11 @@ def _solve(
         plan, num_unrolled = dataclasses.replace(plan, mode="lockstep", num_threads=1), max_steps
     with explain_tracing_errors():
         result = execute(_run, problem, solver, starts, max_steps, plan, trace_length=length, num_unrolled=num_unrolled)
-    if not options.rescue or num_unrolled is not None or is_traced((result.status, problem)):
+    if num_unrolled is not None or is_traced((result.status, problem)):
         return result
+    if not options.rescue:
+        at = lambda problem, ends: _solve(problem, dataclasses.replace(given, starts=ends), Newton(), 0, alone(options), False)  # noqa: E731
+        return with_proven_minima(result, problem, named, at)
 
     def again(problem: Minimize, starts: Starts, other: Any = named) -> OptimizeResult:
         return _solve(problem, dataclasses.replace(given, starts=starts), other, max_steps, alone(options), history, max_evals)

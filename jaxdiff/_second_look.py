@@ -18,6 +18,7 @@ underflow, and nothing at the point tells where its minimum is: PLATEAU.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,9 +33,19 @@ from jaxdiff.batch.rescue import taken
 from jaxdiff.derivatives import Autodiff
 from jaxdiff.fit_result import FitResult
 from jaxdiff.linalg import smallest_eigenpairs
-from jaxdiff.problem import LeastSquares
-from jaxdiff.result import Status
-from jaxdiff.solvers import Dogleg, GaussNewton, LevenbergMarquardt, LevenbergMarquardtCholesky
+from jaxdiff.problem import LeastSquares, Minimize
+from jaxdiff.result import OptimizeResult, Status, is_success
+from jaxdiff.solvers import (
+    BFGS,
+    LBFGS,
+    Dogleg,
+    GaussNewton,
+    GradientDescent,
+    LevenbergMarquardt,
+    LevenbergMarquardtCholesky,
+    NonlinearCG,
+    TrustRegionNewtonCG,
+)
 from jaxdiff.solvers.base import Solver
 from jaxdiff.solvers.residual_model import LinearModel
 
@@ -100,6 +111,49 @@ def _are_lost(problem: LeastSquares, solver: Solver, points: Starts, max_steps: 
         change = jnp.max(jnp.abs(there - at.residuals), axis=0)
         is_lost = is_lost | (jnp.isfinite(change) & (change > machine_epsilon(x.dtype) ** 0.5 * size))
     return is_lost
+
+
+_GRADIENT_ONLY = tuple(solver.name for solver in (BFGS, LBFGS, NonlinearCG, GradientDescent, TrustRegionNewtonCG))
+_HESSIAN_LIMIT = 100
+"""Parameters up to which a Hessian is formed to prove a minimum."""
+
+
+def with_proven_minima(
+    result: OptimizeResult, problem: Minimize, solver: Any, at: Callable[[Minimize, jax.Array], OptimizeResult]
+) -> OptimizeResult:
+    """The result of minimizing, with a success in place of STALLED where Newton's test of the point, at which nothing moves, has one.
+
+    Who sees gradients only has no measure for one at a start that is all but a minimum, or where f is zero at its minimum and small.
+
+    Args:
+        result: problems in the first axis, or of one; concrete.
+        problem: its batched data have the problems in their first axis.
+        solver: that ended there, as it was named; with a gtol that was given, that alone counts.
+        at: what Newton's method says of points, ``[num_problems, n]``, in no step.
+    """
+    is_open = np.atleast_1d(np.asarray(result.status) == Status.STALLED)
+    if not is_open.any() or getattr(solver, "name", None) not in _GRADIENT_ONLY or solver.gtol is not None:
+        return result
+    if problem.packing.size > _HESSIAN_LIMIT or not isinstance(problem.derivatives, Autodiff):
+        return result
+    is_one = np.ndim(result.status) == 0
+    index = np.flatnonzero(is_open)
+    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+    x = jax.tree.map(lambda leaf: leaf[None] if is_one else leaf[padded], result.x)
+    ends = problem.packing.ravel(x, batch_axes=1)
+    small, _ = taken(problem, jnp.zeros((is_open.size, problem.packing.size), ends.dtype), padded, may_widen=False)
+    try:
+        found = at(small, ends).status[: index.size]
+    except (TypeError, ValueError, NotImplementedError):
+        # A function with a derivative rule of its own may have no second derivative.
+        return result
+    is_proven = np.asarray(is_success(found))
+    if not is_proven.any():
+        return result
+    status = np.atleast_1d(np.array(result.status))
+    status[index] = np.where(is_proven, np.asarray(found), status[index])
+    status = jnp.asarray(status[0] if is_one else status)
+    return dataclasses.replace(result, status=status, success=is_success(status))
 
 
 def looked_at_again(result: FitResult, problem: LeastSquares, starts: Starts, solver: Any, is_curve: bool) -> FitResult:

@@ -69,3 +69,14 @@ def test_a_parameter_lost_to_underflow_is_no_success_and_one_that_is_not_used_is
     assert jd.Status(int(result.status[1])) == jd.Status.PLATEAU, "at x1 = 0 the residuals vanish"
     np.testing.assert_array_equal(result.success, [True, False, True])
     np.testing.assert_allclose(result.x, [[1.5, 2000], [1.5, 2000], [1, 0]], atol=1e-7)
+
+
+def test_a_start_that_is_all_but_a_minimum_has_converged_and_one_at_a_maximum_has_not() -> None:
+    """At 2^(1/2), which no number is, the value and the slope of (x^2 - 2)^2 are rounding; times 1e-6 they say nothing of themselves."""
+    fun = lambda x, factor: factor * jnp.sum((x**2 - 2) ** 2)  # noqa: E731
+    starts, factors = np.full((2, 2), np.sqrt(2.0)), np.array([1e-6, -1e-6])
+    result = jd.minimize_batch(fun, starts, factors, options=jd.BatchOptions(mode="lockstep"))
+    np.testing.assert_array_equal(result.success, [True, False])
+    np.testing.assert_array_equal(result.x[0], starts[0])
+    alone = jd.minimize(fun, starts[0], factors[0])
+    assert alone.success
