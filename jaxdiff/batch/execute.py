@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -139,16 +140,30 @@ def execute(
         # The first chunk compiles; meanwhile the other threads would do the same.
         solve_from(firsts.pop(0))
         _MAY_RUN_TOGETHER[key] = _VENDOR.search(text) is None
-    with concurrent.futures.ThreadPoolExecutor(plan.num_threads if _MAY_RUN_TOGETHER[key] else 1) as pool:
-        for _ in pool.map(solve_from, firsts):
-            pass
+    # The next part for whoever is free; this thread takes its share, for another one takes a fraction of a small batch's time to begin.
+    queue, lock = iter(firsts), threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                first = next(queue, None)
+            if first is None:
+                return
+            solve_from(first)
+
+    others = min(plan.num_threads, len(firsts)) - 1 if _MAY_RUN_TOGETHER[key] else 0
+    with concurrent.futures.ThreadPoolExecutor(max(others, 1)) as pool:
+        futures = [pool.submit(work) for _ in range(others)]
+        work()
+    for future in futures:
+        future.result()
     result = layout.unflatten(whole)
     return _handed_over(result if amend is None else amend(result))
 
 
 def _handed_over(result: Any) -> Any:
     """The result as arrays of JAX's, without a copy where they allow it."""
-    return jax.tree.map(jax.device_put, result)
+    return jax.device_put(result)
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
