@@ -9,6 +9,7 @@ What such a kernel may hold is narrower than what a program may: no call of a li
 thread of its own. So a program is looked through first, and one that holds anything else stays as it is.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,6 +25,9 @@ from jaxdiff._types import PyTree
 
 ENTRIES_LIMIT = 4096
 """Entries of the largest array up to which a program is small: beyond, loops over entries are worth more than launches."""
+
+OPERATIONS_LIMIT = 4000
+"""Operations up to which one function compiles faster than many: the compiler's time grows faster than a function's length."""
 
 _IS_TRIED = (0, 10) <= jaxlib.version.__version_info__[:2] < (0, 13)
 """Whether this is a compiler that all of this has been tried on. The attribute is documented nowhere, and a mistake ends the process."""
@@ -66,8 +70,11 @@ def in_one_kernel(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
 
 
 def _is_fit(closed: ClosedJaxpr) -> bool:
-    """Whether a kernel may hold the program: each operation is known, and each array small."""
-    return _IS_TRIED and not closed.effects and all(_is_known(equation) and _is_small(equation) for equation in _equations(closed))
+    """Whether a kernel may hold the program: not too long, each operation known, and each array small."""
+    if not _IS_TRIED or closed.effects:
+        return False
+    equations = list(itertools.islice(_equations(closed), OPERATIONS_LIMIT + 1))
+    return len(equations) <= OPERATIONS_LIMIT and all(_is_known(equation) and _is_small(equation) for equation in equations)
 
 
 def _equations(closed: ClosedJaxpr) -> Iterator[Any]:
@@ -159,7 +166,8 @@ def _dot(a: jax.Array, b: jax.Array, equation: Any) -> jax.Array:
     b = jnp.transpose(b, (*right_batch, *other, *right)).astype(dtype)
     a = jnp.expand_dims(a, tuple(range(count + len(own), count + len(own) + len(other))))
     b = jnp.expand_dims(b, tuple(range(count, count + len(own))))
-    return jnp.sum(a * b, axis=tuple(range(-len(left), 0))) if left else a * b
+    # Of integers sums are wider by themselves.
+    return jnp.sum(a * b, axis=tuple(range(-len(left), 0)), dtype=dtype) if left else a * b
 
 
 _kernel_p.def_impl(_plainly)

@@ -1,5 +1,6 @@
 """Programs of one small problem in one kernel: the same numbers, whatever a kernel may hold, and nothing that it may not."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 import scipy.special
 
 import jaxdiff as jd
-from jaxdiff.one_kernel import ENTRIES_LIMIT, in_one_kernel
+from jaxdiff.one_kernel import ENTRIES_LIMIT, OPERATIONS_LIMIT, in_one_kernel
 from jaxdiff.solvers.residual_model import triangular_factor
 
 MARK = 'xla_cpu_small_call="true"'
@@ -83,6 +84,13 @@ def test_every_kind_of_operation_gives_in_a_kernel_what_numpy_gives(dtype: Any) 
         np.testing.assert_allclose(found, expected, rtol=200 * np.finfo(dtype).eps, err_msg=name)
 
 
+def test_products_of_integers_keep_their_dtype() -> None:
+    a = np.arange(6, dtype=np.int32).reshape(2, 3)
+    found = jax.jit(lambda a: in_one_kernel(lambda a: a @ a.T, a))(a)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, a @ a.T)
+
+
 def test_arguments_that_nothing_reads_change_nothing() -> None:
     def function(x: Any, unread: Any, removed: Any) -> Any:
         return jnp.where(jnp.isnan(x) & ~jnp.isnan(x), removed, jnp.sin(x))
@@ -99,8 +107,9 @@ def test_arguments_that_nothing_reads_change_nothing() -> None:
         lambda x: x.at[x.astype(int)].add(1.0),
         lambda x: jnp.linalg.inv(jnp.diag(x))[0],
         lambda x: jnp.sum(jnp.outer(jnp.ones(ENTRIES_LIMIT), x), axis=0),
+        lambda x: functools.reduce(lambda y, _: -y, range(OPERATIONS_LIMIT + 2), x),
     ],
-    ids=["sort", "scatter", "library", "large"],
+    ids=["sort", "scatter", "library", "large", "long"],
 )
 def test_a_program_that_no_kernel_may_hold_stays_as_it_is(function: Any) -> None:
     x = jnp.array([2.0, 1.0, 0.0]) + 1
