@@ -82,7 +82,7 @@ def written_out(function: Callable[..., tuple[jax.Array, ...]], arrays: Sequence
 
     def stage(outputs: Sequence[Any]) -> list[jax.Array]:
         inputs, equations = list(known), _needed([equation for equation in numbers.eqns if equation.outvars[0] not in known], outputs)
-        return in_one_loop(lambda *given: _at(equations, inputs, given, outputs), *known.values())
+        return in_one_loop(lambda *given: _at(equations, inputs, given, outputs), *known.values(), flattens=True)
 
     for outputs in list(stages.values())[:-1]:
         known.update(zip(outputs, stage(outputs), strict=True))

@@ -88,7 +88,7 @@ def _sums_together_jvp(axes: tuple[int, ...], primals: tuple[Any, ...], tangents
     return sums_together(axes, *primals), tuple(jnp.sum(tangent, axis=axes) for tangent in tangents)
 
 
-def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
+def in_one_loop(function: Callable[..., PyTree], *trees: PyTree, flattens: bool = False) -> PyTree:
     """``function(*trees)`` of arrays of one shape, entry by entry, computed by one loop over the entries; each value is computed once.
 
     What `together` does for a few values, this does for the whole of an algorithm that is written in numbers: hundreds of operations
@@ -100,6 +100,8 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
     Args:
         function: elementwise, of pytrees of numbers; returns a pytree of numbers. It may close over constants, but not over arrays.
         trees: pytrees of arrays of one shape; truth values and integers too.
+        flattens: whether a batch of such arrays is one long loop too, where ``jax.vmap`` would make one loop inside of the other. It takes
+            longer to trace.
 
     Example:
         >>> both = in_one_loop(lambda a, b: {"sum": a + b, "less": a < b}, jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0]))
@@ -149,7 +151,7 @@ def in_one_loop(function: Callable[..., PyTree], *trees: PyTree) -> PyTree:
     def flat(*leaves: jax.Array) -> tuple[jax.Array, ...]:
         return jax.lax.platform_dependent(*leaves, cpu=reduced, default=plain)
 
-    run = jax.custom_jvp(_over_flat(flat, shape))
+    run = jax.custom_jvp(_over_flat(flat, shape) if flattens or len(shape) > 1 else flat)
     # Not by way of `custom_vmap`, through which there is no way back.
     of_arrays = functools.reduce(lambda inner, _: jax.vmap(inner), shape, lambda *numbers: tuple(of_numbers(*numbers)))
     run.defjvp(lambda primals, tangents: jax.jvp(of_arrays, primals, tangents))
