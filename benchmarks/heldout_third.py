@@ -273,7 +273,10 @@ def fitted(known: Published) -> dict[str, Any]:
         "evaluations": int(result.nfev),
         "lowest": squares <= limit,
     }
-    scipy_ends = {name: {"value": value, "claimed": True, "lowest": value <= limit} for name, value in theirs.items()}
+    scipy_ends = {
+        name: {"value": value if np.isfinite(value) else None, "claimed": bool(np.isfinite(value)), "lowest": value <= limit}
+        for name, value in theirs.items()
+    }
     return {"name": problem.name, "published": known.minimum, "found": limit, "ends": {"default": end}, "scipy": scipy_ends}
 
 
@@ -285,7 +288,7 @@ def tell(title: str, rows: list[dict[str, Any]], verbose: bool) -> None:
         for name in dict.fromkeys(name for row in rows for name in row[side]):
             runs = [(row, row[side][name], peers) for row, peers in zip(rows, by_peers, strict=True) if name in row[side]]
             counts = [sum(bool(end.get(key)) for _, end, _ in runs) for key in ("lowest", "claimed", "false")]
-            missed = [f"{row['name']} ({end['value']:.6g})" for row, end, peers in runs if peers and not end["lowest"]]
+            missed = [f"{row['name']} ({end['value'] or 0:.6g})" for row, end, peers in runs if peers and not end["lowest"]]
             print(
                 f"  {name:22s} of {len(runs)}: lowest {counts[0]}, claimed {counts[1]}, false {counts[2]}; others lower: {missed or 'none'}"
             )
