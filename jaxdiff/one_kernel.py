@@ -23,8 +23,8 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxdiff._types import PyTree
 
-ENTRIES_LIMIT = 4096
-"""Entries of the largest array up to which a program is small: beyond, loops over entries are worth more than launches."""
+ENTRIES_LIMIT = 1024
+"""Entries of the largest array up to which a program is small. From 4096 on XLA hands sums to a library, which no kernel can call."""
 
 OPERATIONS_LIMIT = 4000
 """Operations up to which one function compiles faster than many: the compiler's time grows faster than a function's length."""

@@ -91,6 +91,14 @@ def test_products_of_integers_keep_their_dtype() -> None:
     np.testing.assert_array_equal(found, a @ a.T)
 
 
+def test_the_largest_sums_that_a_kernel_takes_call_no_library() -> None:
+    x = jnp.ones(ENTRIES_LIMIT)
+    sums = lambda x: (jnp.sum(x), jnp.max(x), jnp.sum(x.reshape(-1, 8), axis=0), jnp.outer(x[:32], x[:32]) @ x[:32])  # noqa: E731
+    program = jax.jit(lambda x: in_one_kernel(sums, x)).lower(x).compile()
+    assert MARK in str(program.as_text())
+    assert [float(part.sum()) for part in program(x)] == [ENTRIES_LIMIT, 1, ENTRIES_LIMIT, 1024]
+
+
 def test_arguments_that_nothing_reads_change_nothing() -> None:
     def function(x: Any, unread: Any, removed: Any) -> Any:
         return jnp.where(jnp.isnan(x) & ~jnp.isnan(x), removed, jnp.sin(x))
