@@ -74,7 +74,11 @@ def _is_fit(closed: ClosedJaxpr) -> bool:
     if not _IS_TRIED or closed.effects:
         return False
     equations = list(itertools.islice(_equations(closed), OPERATIONS_LIMIT + 1))
-    return len(equations) <= OPERATIONS_LIMIT and all(_is_known(equation) and _is_small(equation) for equation in equations)
+    if len(equations) > OPERATIONS_LIMIT or not all(_is_known(equation) and _is_small(equation) for equation in equations):
+        return False
+    # Matrix products are written out as sums, but not within loops and branches; left there, they would call a library.
+    bodies = [inner for equation in equations if equation.primitive.name in _NESTED for inner in _inner(equation)]
+    return not any(equation.primitive.name == "dot_general" for inner in bodies for equation in _equations(inner))
 
 
 def _equations(closed: ClosedJaxpr) -> Iterator[Any]:

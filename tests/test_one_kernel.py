@@ -112,12 +112,13 @@ def test_arguments_that_nothing_reads_change_nothing() -> None:
     "function",
     [
         jnp.sort,
+        lambda x: jax.lax.fori_loop(0, 2, lambda k, y: jnp.outer(y, y) @ y, x),
         lambda x: x.at[x.astype(int)].add(1.0),
         lambda x: jnp.linalg.inv(jnp.diag(x))[0],
         lambda x: jnp.sum(jnp.outer(jnp.ones(ENTRIES_LIMIT), x), axis=0),
         lambda x: functools.reduce(lambda y, _: -y, range(OPERATIONS_LIMIT + 2), x),
     ],
-    ids=["sort", "scatter", "library", "large", "long"],
+    ids=["sort", "product in a loop", "scatter", "library", "large", "long"],
 )
 def test_a_program_that_no_kernel_may_hold_stays_as_it_is(function: Any) -> None:
     x = jnp.array([2.0, 1.0, 0.0]) + 1
