@@ -327,8 +327,8 @@ def report_scaled(names: list[str], verbose: bool) -> dict[str, Any]:
         )
         counts[name] = {
             "runs": len(runs),
-            "lowest": sum(near),
-            "claimed": sum(claimed),
+            "lowest": int(sum(near)),
+            "claimed": int(sum(claimed)),
             "false": [words(run) for run in false],
             "lowest but not claimed": [words(run) for run in silent],
             "evaluations": evaluations,
