@@ -63,7 +63,7 @@ def may_be_lost(result: FitResult) -> np.ndarray:
     leaves = jax.tree.leaves(result.jac)
     ndim = np.ndim(result.status)
     is_level = np.any([np.any(np.asarray(leaf) == 0, axis=tuple(range(ndim, np.ndim(leaf)))) for leaf in leaves], axis=0)
-    return is_level & np.asarray(result.success) & (np.asarray(result.fun) > 0)
+    return np.asarray(is_level & np.asarray(result.success) & (np.asarray(result.fun) > 0))
 
 
 def without_lost(result: FitResult, problem: LeastSquares, starts: Starts, solver: Any) -> FitResult:
