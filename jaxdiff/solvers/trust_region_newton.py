@@ -264,7 +264,7 @@ class TrustRegionNewton:
         # A small gradient where the Hessian is not definite: a saddle, a maximum, or a minimum that is flat in some direction.
         epsilon = machine_epsilon(x.dtype)
         # What a small region promises is little whatever the slope: that has to be slight beside f and x as well.
-        is_slight = max_norm(projected) * max_norm(x) <= epsilon**0.5 * jnp.abs(value)
+        is_slight = max_norm(projected) * max_norm(x) <= epsilon**0.4 * jnp.abs(value)
         is_flat = is_small | ((predicted <= epsilon * jnp.abs(value)) & is_slight)
         is_doubtful = is_taken & is_flat & ~is_definite
 
