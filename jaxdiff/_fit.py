@@ -509,7 +509,10 @@ def _solve_fit(
 
     def settle(result: FitResult) -> FitResult:
         if options is ALONE or wants_rescue:
-            result = without_lost(looked_at_again(result, problem, starts, solver, wanted.is_curve), problem, starts, solver)
+            result = looked_at_again(result, problem, starts, solver, wanted.is_curve)
+        if options is ALONE or options.rescue:
+            # In a batch on request only: gradients with a zero in them are many there, and a program more is compiled for them.
+            result = without_lost(result, problem, starts, solver)
         return escaped(result, problem, starts, again) if wants_escape else result
 
     if options is not ALONE:

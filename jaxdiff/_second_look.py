@@ -12,9 +12,9 @@ determined by their own curvature; and where they do vanish at a singular J, no 
 Both ask for it among the parameters that no bound holds, and both test the point itself: no step is taken. They are our own; for the
 Newton step as an error see Dennis and Schnabel, Numerical Methods for Unconstrained Optimization (1983), section 7.2.
 
-The other way round, a success is looked at again where a column of J is zero to the last bit. A parameter that the model does not use is no
-reason to doubt the others. One that changes the residuals elsewhere, at zero, at one, at half or twice its value, has lost its influence by
-underflow, and nothing at the point tells where its minimum is: PLATEAU.
+The other way round, a success is looked at again where a column of J, and that of the Hessian, is zero to the last bit. A parameter that
+the model does not use is no reason to doubt the others. One that changes the residuals elsewhere, at zero, at one, at half or twice its
+value, has lost its influence by underflow, and nothing at the point tells where its minimum is: PLATEAU.
 """
 
 import dataclasses
@@ -76,13 +76,18 @@ def without_lost(result: FitResult, problem: LeastSquares, starts: Starts, solve
         solver: that ended there.
     """
     index = np.flatnonzero(may_be_lost(result))
-    if index.size == 0:
+    if index.size == 0 or not isinstance(problem.derivatives, Autodiff):
         return result
     padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
     small, _ = taken(problem, starts, padded, may_widen=False)
     ends = problem.packing.ravel(jax.tree.map(lambda leaf: leaf[padded], result.x), batch_axes=1)
     plan = BatchOptions(mode="lockstep").plan(small, padded.size, False, may_reassociate=False)
-    lost = index[np.asarray(execute(_are_lost, small, solver, ends, 0, plan))[: index.size]]
+    try:
+        are_lost = execute(_are_lost, small, solver, ends, 0, plan)
+    except (TypeError, ValueError, NotImplementedError):
+        # Residuals with a derivative rule of their own may have no second derivative.
+        return result
+    lost = index[np.asarray(are_lost)[: index.size]]
     if lost.size == 0:
         return result
     status, success = np.array(result.status), np.array(result.success)
@@ -95,13 +100,13 @@ _ELSEWHERE = ((0.0, 0.0), (0.0, 1.0), (0.5, 0.0), (2.0, 0.0))
 
 
 def _are_lost(problem: LeastSquares, solver: Solver, points: Starts, max_steps: Any, first: Any, *, count: int, plan: Plan | None) -> Any:
-    """Whether a parameter whose column of J is zero there changes the residuals elsewhere, beyond half of their digits."""
+    """Whether a parameter whose columns of J and H are zero there changes the residuals elsewhere, beyond half of their digits."""
     del solver, max_steps, plan
     problem = lanes_last(problem, first, count)
     x = jax.lax.dynamic_slice_in_dim(points, first, count).T
     x = x if problem.units is None else x / problem.units
     at = problem.linearize(x)
-    is_without = jnp.all(at.jacobian == 0, axis=0)
+    is_without = jnp.all(at.jacobian == 0, axis=0) & jnp.all(problem.hessian_by_jacobian(x) == 0, axis=0)
     free = problem.free(x, jnp.zeros_like(x))
     is_without = is_without if free is None else is_without & free
     size = jnp.max(jnp.abs(at.residuals), axis=0)

@@ -152,11 +152,14 @@ def execute(
             solve_from(first)
 
     others = min(plan.num_threads, len(firsts)) - 1 if _MAY_RUN_TOGETHER[key] else 0
-    with concurrent.futures.ThreadPoolExecutor(max(others, 1)) as pool:
-        futures = [pool.submit(work) for _ in range(others)]
+    if others:
+        with concurrent.futures.ThreadPoolExecutor(others) as pool:
+            futures = [pool.submit(work) for _ in range(others)]
+            work()
+        for future in futures:
+            future.result()
+    else:
         work()
-    for future in futures:
-        future.result()
     result = layout.unflatten(whole)
     return _handed_over(result if amend is None else amend(result))
 

@@ -172,8 +172,9 @@ def has_run_away(sizes: Sizes, width: LaneFloat, value: LaneFloat, last_value: L
         last_value: f at the point before; +inf where there is none.
 
     Example:
-        >>> sizes = Sizes(*3 * [jnp.ones(2)])
-        >>> has_run_away(sizes, jnp.array([1e18, 1e3], "float32"), jnp.array([-5.0, -jnp.inf]), jnp.zeros(2)).tolist()
+        >>> sizes = Sizes(*3 * [jnp.ones(2, "float32")])
+        >>> value = jnp.array([-5.0, -jnp.inf], "float32")
+        >>> has_run_away(sizes, jnp.array([1e18, 1e3], "float32"), value, jnp.zeros(2, "float32")).tolist()
         [True, True]
     """
     limit = max(machine_epsilon(value.dtype) ** -2.5, 1e17) * jnp.maximum(sizes.widest, 1)
