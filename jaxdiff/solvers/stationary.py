@@ -236,4 +236,5 @@ def stopped_short(
         return is_rest(tolerance.is_given, sizes, max_norm(projected / tolerance.limit), max_norm(projected), value, max_norm(x))
 
     rests = jax.lax.cond(jnp.any(is_stuck), rest, lambda: jnp.zeros_like(is_stuck))
-    return jnp.where(rests, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)).astype(jnp.int32)
+    # Whether a lane that is not stuck has been looked at depends on its neighbours.
+    return jnp.where(rests & is_stuck, Status.CONVERGED_GRADIENT, jnp.where(is_finite, Status.STALLED, Status.NON_FINITE)).astype(jnp.int32)
