@@ -492,8 +492,8 @@ def _solve_fit(
     starts, length = given.starts, history_length(history, max_steps)
     plan = plan_of(options, problem, starts.shape[0], length > 0)
     with explain_tracing_errors():
-        solver = wrapped(solver, problem, max_evals, report)
-        result = execute(_run_fit, problem, solver, starts, max_steps, plan, trace_length=length, wanted=wanted)
+        running = wrapped(solver, problem, max_evals, report)
+        result = execute(_run_fit, problem, running, starts, max_steps, plan, trace_length=length, wanted=wanted)
     if is_traced((result.status, problem)):
         return result
 
@@ -508,7 +508,8 @@ def _solve_fit(
         result = rescue(result, problem, starts, stages)
 
     def settle(result: FitResult) -> FitResult:
-        if options is ALONE or wants_rescue:
+        # A solver with a tolerance for each problem has none by which a point could be judged afterwards.
+        if (options is ALONE or wants_rescue) and not problem.tolerances:
             result = looked_at_again(result, problem, starts, solver, wanted.is_curve)
         if options is ALONE or options.rescue:
             # In a batch on request only: gradients with a zero in them are many there, and a program more is compiled for them.
