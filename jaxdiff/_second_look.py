@@ -78,10 +78,7 @@ def without_lost(result: FitResult, problem: LeastSquares, starts: Starts, solve
     index = np.flatnonzero(may_be_lost(result))
     if index.size == 0 or not isinstance(problem.derivatives, Autodiff):
         return result
-    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
-    small, _ = taken(problem, starts, padded, may_widen=False)
-    ends = problem.packing.ravel(jax.tree.map(lambda leaf: leaf[padded], result.x), batch_axes=1)
-    plan = BatchOptions(mode="lockstep").plan(small, padded.size, False, may_reassociate=False)
+    small, _, ends, plan = _apart(result, problem, starts, index)
     try:
         are_lost = execute(_are_lost, small, solver, ends, 0, plan)
     except (TypeError, ValueError, NotImplementedError):
@@ -93,6 +90,19 @@ def without_lost(result: FitResult, problem: LeastSquares, starts: Starts, solve
     status, success = np.array(result.status), np.array(result.success)
     status[lost], success[lost] = Status.PLATEAU, False
     return dataclasses.replace(result, status=jnp.asarray(status), success=jnp.asarray(success))
+
+
+def _padded(index: np.ndarray) -> np.ndarray:
+    """The index, its last member repeated up to a power of two: of few sizes, so that the next batch does not compile again."""
+    return np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+
+
+def _apart(result: FitResult, problem: LeastSquares, starts: Starts, index: np.ndarray) -> tuple[LeastSquares, Starts, jax.Array, Plan]:
+    """These problems alone, padded: with their data, their starts, where they ended, and how to run them."""
+    padded = _padded(index)
+    small, held = taken(problem, starts, padded, may_widen=False)
+    ends = problem.packing.ravel(jax.tree.map(lambda leaf: leaf[padded], result.x), batch_axes=1)
+    return small, held, ends, BatchOptions(mode="lockstep").plan(small, padded.size, False, may_reassociate=False)
 
 
 _ELSEWHERE = ((0.0, 0.0), (0.0, 1.0), (0.5, 0.0), (2.0, 0.0))
@@ -143,7 +153,7 @@ def with_proven_minima(
         return result
     is_one = np.ndim(result.status) == 0
     index = np.flatnonzero(is_open)
-    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
+    padded = _padded(index)
     x = jax.tree.map(lambda leaf: leaf[None] if is_one else leaf[padded], result.x)
     ends = problem.packing.ravel(x, batch_axes=1)
     small, _ = taken(problem, jnp.zeros((is_open.size, problem.packing.size), ends.dtype), padded, may_widen=False)
@@ -175,11 +185,7 @@ def looked_at_again(result: FitResult, problem: LeastSquares, starts: Starts, so
     index = np.flatnonzero(is_doubtful(result) & (np.asarray(result.is_full_rank) if is_curve else True))
     if index.size == 0 or solver.name not in _NAMES or not isinstance(problem.derivatives, Autodiff):
         return result
-    # Few sizes, so that the next batch does not compile again.
-    padded = np.concatenate([index, np.full((1 << int(index.size - 1).bit_length()) - index.size, index[-1])])
-    small, held = taken(problem, starts, padded, may_widen=False)
-    ends = problem.packing.ravel(jax.tree.map(lambda leaf: leaf[padded], result.x), batch_axes=1)
-    plan = BatchOptions(mode="lockstep").plan(small, padded.size, False, may_reassociate=False)
+    small, held, ends, plan = _apart(result, problem, starts, index)
     try:
         verdict = execute(_verdicts, small, solver, jnp.concatenate([ends, held], axis=1), 0, plan)
     except (TypeError, ValueError, NotImplementedError):
